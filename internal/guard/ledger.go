@@ -1,0 +1,84 @@
+package guard
+
+import "time"
+
+// Ledger is what the store knows that admission counts by. The store fills it
+// inside the admission transaction, after it has locked the scope rows, so that
+// two replicas never decide on the same state.
+type Ledger struct {
+	// Now is the store's clock: the database's on PostgreSQL.
+	Now    time.Time
+	Pauses []Pause
+	// Active are the runs that were admitted and have not ended, this one excluded.
+	Active []Active
+	// Past are the ended attempts on the same attempt key, newest first, of any
+	// playbook, up to the longest window asked for.
+	Past []Past
+	// Reservations are those live at any time since Query.Since.
+	Reservations []Reservation
+}
+
+// Query says how far a Ledger must reach.
+type Query struct {
+	RunID      string
+	AttemptKey string
+	// PastSince bounds Ledger.Past.
+	PastSince time.Time
+	// Since is the evidence's observedAt: reservations released after it count,
+	// because the evidence cannot have seen their effect yet.
+	Since time.Time
+	// Scopes are locked in sorted order before the ledger is read.
+	Scopes []string
+}
+
+// PauseScope says what a pause holds back.
+type PauseScope string
+
+// The scopes of a pause.
+const (
+	PauseGlobal    PauseScope = "global"
+	PausePlaybook  PauseScope = "playbook"
+	PauseNamespace PauseScope = "namespace"
+)
+
+// Pause is a durable hold: it survives restarts and says who and why.
+type Pause struct {
+	Scope PauseScope `json:"scope"`
+	// Value names the playbook or namespace; "" for a global pause.
+	Value string    `json:"value,omitempty"`
+	By    string    `json:"by"`
+	Why   string    `json:"why"`
+	At    time.Time `json:"at"`
+}
+
+// Active is an admitted run that has not ended.
+type Active struct {
+	RunID      string `json:"runID"`
+	Playbook   string `json:"playbook"`
+	Namespace  string `json:"namespace,omitempty"`
+	TargetKey  string `json:"targetKey"`
+	AttemptKey string `json:"attemptKey"`
+	NodePool   string `json:"nodePool,omitempty"`
+	Zone       string `json:"zone,omitempty"`
+	Disruptive bool   `json:"disruptive,omitempty"`
+}
+
+// Past is an ended attempt: a run that sent at least one mutation.
+type Past struct {
+	RunID    string    `json:"runID"`
+	Playbook string    `json:"playbook"`
+	Outcome  string    `json:"outcome"`
+	Healed   bool      `json:"healed"`
+	Started  time.Time `json:"started"` // first intent
+	Ended    time.Time `json:"ended"`
+}
+
+// Reservation counts a target as unhealthy from the admission of a disruptive
+// run until its release.
+type Reservation struct {
+	RunID     string     `json:"runID"`
+	Scope     string     `json:"scope"` // "nodes/<cluster>", later also workloads
+	TargetKey string     `json:"targetKey"`
+	Created   time.Time  `json:"created"`
+	Released  *time.Time `json:"released,omitempty"`
+}
