@@ -89,6 +89,11 @@ type Subject struct {
 	// attempts admit a run, and are not asked again between its steps.
 	First bool `json:"first"`
 
+	// NeedsPod says that the action acts on Target.Pod.
+	NeedsPod bool `json:"needsPod,omitempty"`
+	// NamedNamespaces are those that the playbook's target names literally.
+	NamedNamespaces []string `json:"namedNamespaces,omitempty"`
+
 	// What the source says and may do.
 	SourceCluster     string   `json:"sourceCluster"`
 	AlertCluster      string   `json:"alertCluster,omitempty"`      // the alert's cluster label
