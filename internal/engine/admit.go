@@ -1,0 +1,316 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/alertmedic/alertmedic/internal/action"
+	"github.com/alertmedic/alertmedic/internal/guard"
+	"github.com/alertmedic/alertmedic/internal/journal"
+	"github.com/alertmedic/alertmedic/internal/kube"
+	"github.com/alertmedic/alertmedic/internal/store"
+)
+
+// lockRetry is how long a run waits when a plan needs a key that another holds.
+const lockRetry = 5 * time.Second
+
+// admit asks every guard whether step i may be sent now and, in the same
+// transaction, records the answer and the intent (and the plans, when they are
+// new). It is the only way to a mutation.
+func (w *work) admit(ctx context.Context, i int, fresh bool) error {
+	s := w.steps[i]
+	var plan action.Plan
+	if err := unmarshal(s.Plan, &plan); err != nil {
+		return err
+	}
+	spec, ok := w.e.Actions.Lookup(s.Action)
+	if !ok {
+		return w.failStep(ctx, s, action.ReasonUnsupported, "this version has no action "+s.Action)
+	}
+	subject := w.subject(s, spec, plan)
+	evidence := w.gather(ctx, subject)
+	limits := subject.Limits
+	query := guard.Query{
+		RunID: w.run.ID, AttemptKey: w.run.AttemptKey, Since: evidence.ObservedAt,
+		PastSince: w.now.Add(-max(limits.AttemptsWindow, limits.CooldownAfterFailure, limits.CooldownAfterSuccess)),
+		Scopes:    guard.Scopes(subject),
+	}
+	before := *w // what decide changes is undone when the transaction fails
+	var decision guard.Decision
+	var sent store.Transition
+	run, err := w.e.Store.Admit(ctx, query, w.run.Fence(), func(l guard.Ledger) (store.Transition, error) {
+		*w = before
+		w.now = l.Now
+		var all []guard.Decision
+		decision, all = guard.Decide(w.e.Guards, guard.Input{Subject: subject, Evidence: evidence, Ledger: l, Config: w.e.GuardConfig})
+		sent = w.decided(decision, all, subject, evidence, s, spec, plan, fresh)
+		return sent, nil
+	})
+	var locked *store.LockedError
+	if errors.As(err, &locked) {
+		*w = before
+		return w.waitForLock(ctx, locked)
+	}
+	if err != nil {
+		*w = before
+		return fmt.Errorf("admit step %s: %w", s.Name, err)
+	}
+	w.committed(run, sent)
+	w.e.m.decision(w.run.Playbook, decision)
+	switch decision.Verdict {
+	case guard.Admit:
+		return w.call(ctx, w.steps[i])
+	case guard.Simulate:
+		return w.simulate(ctx)
+	}
+	return nil
+}
+
+// subject says what asks for admission.
+func (w *work) subject(s store.Step, spec action.Spec, plan action.Plan) guard.Subject {
+	src := w.e.Sources[w.run.Source]
+	r := w.remedy()
+	sub := guard.Subject{
+		RunID: w.run.ID, Playbook: w.run.Playbook, Remedy: s.RemedyName, Step: s.Name, Action: s.Action, Target: w.run.Target,
+		Disruptive: spec.Disruptive, Mutating: spec.Mutating && !plan.Noop,
+		Mode:     guard.Tightest(w.e.Mode, w.pb.Mode, r.Mode),
+		Approved: w.st.Approved != "" && w.st.Approved == w.st.PlanHash,
+		First:    !w.st.Mutated, NeedsPod: podAction(s.Action),
+		SourceCluster: src.Cluster, AlertCluster: w.firstAlert().Labels["cluster"],
+		AllowedNamespaces: src.Namespaces, AllowedPlaybooks: src.Playbooks,
+		Limits: w.e.Limits(w.pb),
+	}
+	if w.pb.Target.Namespace != nil && w.pb.Target.Namespace.Literal() {
+		sub.NamedNamespaces = []string{w.pb.Target.Namespace.String()}
+	}
+	return sub
+}
+
+// podAction tells the actions that act on the pod which the alert named, and
+// not on the target's controller. A step that has begun (a delete that waits
+// for the pod to go) no longer needs it.
+func podAction(name string) bool { return name == "pod.delete" || name == "pod.evict" }
+
+// gather observes the world right before the decision.
+func (w *work) gather(ctx context.Context, s guard.Subject) guard.Evidence {
+	if cur, ok := w.steps[w.run.Step]; ok && cur.Ticks > 0 && s.NeedsPod {
+		s.NeedsPod = false
+	}
+	protect := w.e.Protect
+	protect.Named = s.NamedNamespaces
+	ev := w.e.Cluster.Evidence(ctx, kube.EvidenceRequest{
+		Target: s.Target, Protect: protect,
+		NeedNodes: s.Disruptive && s.Target.Kind == action.KindNode,
+	})
+	if s.Mutating {
+		ev.Alert = w.alertState(ctx, time.Time{})
+	}
+	return ev
+}
+
+// alertState reads the alerts of all candidates: one that fires makes the run's
+// state firing, one that is unknown makes it unknown unless another fires.
+func (w *work) alertState(ctx context.Context, since time.Time) guard.AlertEvidence {
+	src, ok := w.e.Sources[w.run.Source]
+	if !ok || src.Reader == nil {
+		return guard.AlertEvidence{State: guard.AlertUnknown, By: "no Alertmanager or Prometheus is configured for source " + w.run.Source}
+	}
+	if len(w.cands) == 0 {
+		return guard.AlertEvidence{State: guard.AlertUnknown, By: "the run has no alert"}
+	}
+	rank := map[guard.AlertState]int{guard.AlertResolved: 1, guard.AlertInhibited: 2, guard.AlertUnknown: 3, guard.AlertSilenced: 4, guard.AlertFiring: 5}
+	var out guard.AlertEvidence
+	for i, a := range w.alerts() {
+		st := src.Reader.State(ctx, a, since)
+		if i == 0 || rank[st.State] > rank[out.State] {
+			out = st
+		}
+		if out.State == guard.AlertFiring {
+			break
+		}
+	}
+	return out
+}
+
+// decided builds the transition that a decision asks for. It runs inside the
+// admission transaction and touches nothing but w.
+func (w *work) decided(d guard.Decision, all []guard.Decision, sub guard.Subject, ev guard.Evidence, s store.Step, spec action.Spec, plan action.Plan, fresh bool) store.Transition {
+	var entries []journal.Entry
+	if d.Reason != w.st.LastGuard || d.Verdict == guard.Admit && fresh {
+		en := w.entry(journal.GuardDecided)
+		en.Step, en.Action, en.Outcome, en.Reason, en.Message = s.Name, s.Action, string(d.Verdict), string(d.Reason), d.Message
+		en.Data = encode(map[string]any{"guard": d.Guard, "decisions": objections(all), "evidence": ev, "limits": sub.Limits, "mode": sub.Mode})
+		entries = append(entries, en)
+	}
+	w.st.LastGuard = d.Reason
+	w.run.Message = d.Message
+	switch d.Verdict {
+	case guard.Admit:
+		return w.intend(s, spec, plan, ev, fresh, entries)
+	case guard.NeedsApproval:
+		return w.ask(entries)
+	case guard.Simulate:
+		w.run.Message = d.Message
+		steps, planned := w.planned(store.StepPlanned)
+		t := w.transition(append(entries, planned)...)
+		t.Steps = steps
+		return t
+	case guard.Delay:
+		wait := store.WaitGuard
+		if d.Reason == guard.ReasonCooldown {
+			wait = store.WaitCooldown
+		}
+		w.run.DueAt, w.run.Wait = d.RetryAt, wait
+		if !w.st.Mutated && w.run.ExpiresAt.After(w.now) && w.run.DueAt.After(w.run.ExpiresAt) {
+			w.run.DueAt = w.run.ExpiresAt // end as expired on time, not late
+		}
+		if len(entries) > 0 {
+			en := w.entry(journal.RunWaiting)
+			en.Reason, en.Message = string(d.Reason), d.Message
+			en.Data = encode(map[string]any{"wait": wait, "dueAt": w.run.DueAt})
+			entries = append(entries, en)
+		}
+		t := w.transition(entries...)
+		t.Release = true
+		return t
+	default:
+		outcome := w.without(store.Suppressed)
+		if d.Reason == guard.ReasonAttempts {
+			outcome = store.Escalated
+		}
+		return w.ending(outcome, string(d.Reason), d.Message, entries...)
+	}
+}
+
+// objections keeps what the journal needs of the decisions: those that object.
+func objections(all []guard.Decision) []guard.Decision {
+	var out []guard.Decision
+	for _, d := range all {
+		if d.Verdict != guard.Admit {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// planned returns the rows of the planned steps and the entry that shows them.
+func (w *work) planned(status store.StepStatus) ([]store.Step, journal.Entry) {
+	type shown struct {
+		Step   string          `json:"step"`
+		Action string          `json:"action"`
+		Plan   json.RawMessage `json:"plan"`
+	}
+	var steps []store.Step
+	var show []shown
+	for _, i := range w.order() {
+		s := w.steps[i]
+		s.Status = status
+		steps = append(steps, s)
+		show = append(show, shown{s.Name, s.Action, s.Plan})
+	}
+	en := w.entry(journal.RunPlanned)
+	en.Message = w.planText()
+	en.Data = encode(map[string]any{"planHash": w.st.PlanHash, "steps": show})
+	return steps, en
+}
+
+// planText is the plan in one line.
+func (w *work) planText() string {
+	out := ""
+	for _, i := range w.order() {
+		var p action.Plan
+		if err := unmarshal(w.steps[i].Plan, &p); err != nil {
+			continue // a plan of our own encoding
+		}
+		if out != "" {
+			out += ", then "
+		}
+		out += p.Summary
+	}
+	return out
+}
+
+// intend writes the intent of step s; the call follows the commit.
+func (w *work) intend(s store.Step, spec action.Spec, plan action.Plan, ev guard.Evidence, fresh bool, entries []journal.Entry) store.Transition {
+	w.run.Phase, w.run.Wait, w.run.Message = store.Active, store.WaitNone, plan.Summary
+	if w.run.AdmittedAt.IsZero() {
+		w.run.AdmittedAt = w.now
+	}
+	w.st.Stage, w.st.Backoffs, w.run.Step = stageStep, 0, s.Step
+	var steps []store.Step
+	locks := []string{w.run.Target.LockKey()}
+	if fresh {
+		var planned journal.Entry
+		steps, planned = w.planned(store.StepPlanned)
+		entries = append(entries, planned)
+		for _, st := range steps {
+			var p action.Plan
+			if unmarshal(st.Plan, &p) == nil {
+				locks = append(locks, p.Locks...)
+			}
+		}
+	}
+	if s.StartedAt.IsZero() {
+		s.StartedAt = w.now
+	}
+	s.Status, s.Ticks = store.StepIntended, s.Ticks+1
+	s.CallDeadline = w.now.Add(w.e.CallTimeout)
+	if end := s.StartedAt.Add(w.stepTimeout(s, spec)); end.Before(s.CallDeadline) && s.Ticks == 1 {
+		s.CallDeadline = end
+	}
+	mutating := spec.Mutating && !plan.Noop
+	var reserve []guard.Reservation
+	if mutating {
+		if w.run.IntentAt.IsZero() {
+			w.run.IntentAt = w.now
+			if spec.Disruptive && w.run.Target.Kind == action.KindNode {
+				reserve = append(reserve, guard.Reservation{RunID: w.run.ID, Scope: guard.NodesScope(w.run.Target.Cluster),
+					TargetKey: w.run.Target.LockKey(), Created: w.now})
+			}
+		}
+		w.st.Mutated, w.st.RemedyMutated, w.st.LastMutation = true, true, w.now
+	}
+	en := w.entry(journal.StepIntent)
+	en.Step, en.Action, en.Message = s.Name, s.Action, plan.Summary
+	en.Data = encode(map[string]any{"tick": s.Ticks, "deadline": s.CallDeadline, "observedAt": ev.ObservedAt})
+	steps = upsert(steps, s)
+	if fresh && mutating {
+		w.tell(journal.StepIntent, w.planText())
+	}
+	w.steps[s.Step] = s
+	t := w.transition(append(entries, en)...)
+	t.Steps, t.Locks, t.Reserve = steps, locks, reserve
+	return t
+}
+
+func upsert(steps []store.Step, s store.Step) []store.Step {
+	for i := range steps {
+		if steps[i].Step == s.Step {
+			steps[i] = s
+			return steps
+		}
+	}
+	return append(steps, s)
+}
+
+// waitForLock postpones a run whose plan needs a key that another run holds.
+func (w *work) waitForLock(ctx context.Context, l *store.LockedError) error {
+	var entries []journal.Entry
+	if w.run.Wait != store.WaitLock {
+		en := w.entry(journal.RunWaiting)
+		en.Reason, en.Message = "lock", l.Error()
+		entries = append(entries, en)
+	}
+	w.run.Message = l.Error()
+	return w.release(ctx, w.now.Add(lockRetry), store.WaitLock, entries...)
+}
+
+func unmarshal(raw json.RawMessage, v any) error {
+	if err := json.Unmarshal(raw, v); err != nil {
+		return fmt.Errorf("decode %T: %w", v, err)
+	}
+	return nil
+}

@@ -1,0 +1,209 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/alertmedic/alertmedic/internal/action"
+	"github.com/alertmedic/alertmedic/internal/alert"
+	"github.com/alertmedic/alertmedic/internal/journal"
+	"github.com/alertmedic/alertmedic/internal/kube"
+	"github.com/alertmedic/alertmedic/internal/store"
+	"github.com/alertmedic/alertmedic/playbooks"
+)
+
+// resolve turns a candidate into a run, lets it join one, postpones it, or ends
+// it with a reason.
+func (e *Engine) resolve(ctx context.Context, c store.Candidate) {
+	log := e.Logger.With("candidate", c.ID, "playbook", c.Playbook, "alertname", c.Episode.Alert.Name())
+	ctx, cancel := context.WithTimeout(ctx, e.CallTimeout)
+	defer cancel()
+	res, err := e.resolution(ctx, c)
+	if err != nil {
+		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			return // shutting down: the lease runs out and another worker goes on
+		}
+		now, nerr := e.Store.Now(ctx)
+		if nerr != nil {
+			log.Error("resolve the candidate; its lease runs out and it is tried again", "err", err, "clock", nerr)
+			return
+		}
+		log.Warn("resolve the candidate; trying again", "err", err)
+		res = store.Resolution{RetryAt: now.Add(e.backoff(c.Attempts)), Message: err.Error()}
+	}
+	out, err := e.Store.ResolveCandidate(ctx, c, res)
+	switch {
+	case errors.Is(err, store.ErrFenced):
+		log.Info("another worker took the candidate over")
+	case err != nil:
+		log.Error("record the resolution; the lease runs out and it is tried again", "err", err)
+	default:
+		log.Debug("resolved", "outcome", res.Outcome, "reason", res.Reason, "run", out.RunID)
+		e.m.resolutions.WithLabelValues(c.Playbook, resolutionLabel(res)).Inc()
+	}
+}
+
+func resolutionLabel(r store.Resolution) string {
+	switch {
+	case r.Run != nil:
+		return "run"
+	case r.Outcome != "":
+		return string(r.Outcome)
+	}
+	return "retry"
+}
+
+// resolution decides about a candidate. An error is temporary.
+func (e *Engine) resolution(ctx context.Context, c store.Candidate) (store.Resolution, error) {
+	now, err := e.Store.Now(ctx)
+	if err != nil {
+		return store.Resolution{}, fmt.Errorf("read the clock: %w", err)
+	}
+	if !c.ExpiresAt.After(now) {
+		return ended(store.Expired, "expired", "no target could be resolved before limits.expireAfter was over"), nil
+	}
+	pb, err := e.playbook(ctx, c.PlaybookHash)
+	var broken *snapshotError
+	switch {
+	case errors.As(err, &broken):
+		return ended(store.Failed, "playbook-broken", err.Error()), nil
+	case err != nil:
+		return store.Resolution{}, err
+	}
+	a := c.Episode.Alert
+	run := playbooks.RunData{Playbook: pb.Name}
+	vars := playbooks.Vars{Alert: alertData(a), Alerts: []playbooks.AlertData{alertData(a)}, Run: run, Now: now}
+	if pb.When != nil && pb.When.AlertOnly() {
+		if r, stop := evalWhen(ctx, pb, vars); stop {
+			return r, nil
+		}
+	}
+	req, err := e.targetRequest(pb, c.Episode, run)
+	if err != nil {
+		return ended(store.Failed, "target-template", err.Error()), nil
+	}
+	found, err := e.Cluster.Resolve(ctx, req)
+	if err != nil {
+		var re *kube.ResolveError
+		if errors.As(err, &re) && !re.Temporary() {
+			return ended(store.Failed, string(re.Reason), re.Message), nil
+		}
+		return store.Resolution{}, fmt.Errorf("resolve the target: %w", err)
+	}
+	t := found.Target
+	if pb.When != nil && !pb.When.AlertOnly() {
+		facts, object, err := e.Cluster.Facts(ctx, t)
+		if err != nil {
+			return store.Resolution{}, fmt.Errorf("read the facts of %s: %w", t, err)
+		}
+		vars.Facts, vars.Target, vars.Run.Target = facts, object, t
+		if r, stop := evalWhen(ctx, pb, vars); stop {
+			return r, nil
+		}
+	}
+	return store.Resolution{
+		Run: &store.Run{
+			Playbook: pb.Name, PlaybookHash: pb.Hash, Priority: pb.Priority, Exclusive: pb.Exclusive,
+			Source: c.Episode.Signal.Source, Target: t, TargetKey: targetKey(t), AttemptKey: t.AttemptKey(),
+			AlertName: a.Name(), Phase: store.Queued, Disruptive: e.disruptive(pb),
+			State: encode(state{Stage: stagePlan}), DueAt: now, ExpiresAt: c.ExpiresAt, FiredAt: c.Episode.OpenedAt,
+		},
+		Message: explanation(found),
+	}, nil
+}
+
+func explanation(r kube.Resolved) string {
+	out := r.Target.String()
+	for _, line := range r.Explanation {
+		out += "; " + line
+	}
+	return out
+}
+
+func ended(o store.Outcome, reason, message string) store.Resolution {
+	return store.Resolution{Outcome: o, Reason: reason, Message: message}
+}
+
+func evalWhen(ctx context.Context, pb *playbooks.Playbook, vars playbooks.Vars) (store.Resolution, bool) {
+	ok, err := pb.When.Eval(ctx, vars)
+	switch {
+	case err != nil:
+		// An evaluation error denies: a condition that cannot be told is not true.
+		return ended(store.Suppressed, "condition-error", "spec.when: "+err.Error()), true
+	case !ok:
+		return ended(store.Suppressed, "condition", "spec.when is false: "+pb.When.String()), true
+	}
+	return store.Resolution{}, false
+}
+
+// targetRequest renders the target's templates and says what to look for.
+func (e *Engine) targetRequest(pb *playbooks.Playbook, ep store.Episode, run playbooks.RunData) (kube.Request, error) {
+	data := templateData(ep.Alert, run)
+	req := kube.Request{Cluster: ep.Cluster, Kind: pb.Target.Kind, Labels: ep.Alert.Labels, StartsAt: ep.Alert.StartsAt}
+	for _, f := range []struct {
+		name string
+		tmpl *playbooks.Template
+		into *string
+	}{{"name", pb.Target.Name, &req.Name}, {"namespace", pb.Target.Namespace, &req.Namespace}} {
+		if f.tmpl == nil {
+			continue
+		}
+		out, err := f.tmpl.Render(data)
+		if err != nil {
+			return req, fmt.Errorf("spec.target.%s: %w", f.name, err)
+		}
+		if out == "" {
+			return req, fmt.Errorf("spec.target.%s: the template %q renders to nothing for this alert", f.name, f.tmpl)
+		}
+		*f.into = out
+	}
+	return req, nil
+}
+
+// disruptive reports whether any step of any remedy takes capacity away.
+func (e *Engine) disruptive(pb *playbooks.Playbook) bool {
+	for _, r := range pb.Remedies {
+		for _, s := range r.Steps {
+			if spec, ok := e.Actions.Lookup(s.Action); ok && spec.Disruptive {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// targetKey is what candidates join a run by: the live object, UID included.
+func targetKey(t action.Target) string {
+	key := t.Cluster + "/" + t.Ref.String() + "/" + t.UID
+	if t.Pod != nil && t.Kind == action.KindPod {
+		key += "/" + t.Pod.UID
+	}
+	return key
+}
+
+// backoff is the delay after so many attempts, doubling up to 32 times the first.
+func (e *Engine) backoff(attempts int) time.Duration {
+	return e.Backoff << min(max(attempts, 0), 5)
+}
+
+func alertData(a alert.Alert) playbooks.AlertData {
+	return playbooks.AlertData{Labels: a.Labels, Annotations: a.Annotations, Status: string(a.Status), Fingerprint: a.Fingerprint, StartsAt: a.StartsAt}
+}
+
+func templateData(a alert.Alert, run playbooks.RunData) playbooks.TemplateData {
+	return playbooks.TemplateData{Labels: a.Labels, Annotations: a.Annotations, Status: string(a.Status),
+		Fingerprint: a.Fingerprint, StartsAt: a.StartsAt, Run: run}
+}
+
+// entry starts a journal entry about a run.
+func (w *work) entry(kind journal.Kind) journal.Entry {
+	t := w.run.Target
+	en := journal.Entry{Kind: kind, At: w.now, Cluster: t.Cluster, Source: w.run.Source, AlertName: w.run.AlertName,
+		RunID: w.run.ID, Playbook: w.run.Playbook, Target: &t, Actor: w.e.Owner}
+	if r := w.remedy(); r != nil {
+		en.Remedy = r.Name
+	}
+	return en
+}

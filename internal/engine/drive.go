@@ -1,0 +1,297 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/alertmedic/alertmedic/internal/alert"
+	"github.com/alertmedic/alertmedic/internal/journal"
+	"github.com/alertmedic/alertmedic/internal/store"
+	"github.com/alertmedic/alertmedic/playbooks"
+)
+
+// work is one claimed run while a worker holds it.
+type work struct {
+	e      *Engine
+	run    store.Run
+	st     state
+	pb     *playbooks.Playbook
+	cands  []store.Candidate
+	steps  map[int]store.Step // of the current remedy, by index
+	now    time.Time
+	queued []journal.Entry // to go with the next transition
+	alive  bool            // the lease is still ours and the run has not been let go of
+	told   bool            // the next transition carries a report
+	report Report
+}
+
+// drive moves a claimed run on until it has to wait or has ended.
+func (e *Engine) drive(ctx context.Context, run store.Run) {
+	log := e.Logger.With("run", run.ID, "playbook", run.Playbook, "target", run.Target.String())
+	// A transition that has begun is finished even when the process is asked to
+	// stop: a call whose outcome is not recorded would be a needless unknown.
+	// Everything below is bounded by the call timeout.
+	wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 4*e.Lease)
+	defer cancel()
+	w := &work{e: e, run: run, alive: true}
+	defer func() {
+		if p := recover(); p != nil {
+			e.m.panics.Inc()
+			log.Error("panic while working on the run; its lease runs out and it is tried again", "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	err := w.load(wctx)
+	for err == nil && w.alive {
+		if ctx.Err() != nil {
+			err = w.release(wctx, w.now, w.run.Wait) // stopping: let another worker go on at once
+			break
+		}
+		err = w.advance(wctx)
+	}
+	switch {
+	case err == nil:
+	case errors.Is(err, store.ErrFenced):
+		e.m.fenced.Inc()
+		log.Warn("another worker took the run over; nothing more is done here")
+	default:
+		log.Error("work on the run; trying again", "err", err)
+		w.giveBack(wctx, err)
+	}
+}
+
+// giveBack releases a run after a failure of the machinery, with back-off.
+func (w *work) giveBack(ctx context.Context, cause error) {
+	if !w.alive || w.now.IsZero() {
+		return // the lease runs out
+	}
+	w.queued = nil
+	w.st.Backoffs++
+	w.run.Message = cause.Error()
+	if err := w.release(ctx, w.now.Add(w.e.backoff(w.st.Backoffs)), store.WaitRetry); err != nil {
+		w.e.Logger.Error("give the run back; its lease runs out", "run", w.run.ID, "err", err)
+	}
+}
+
+func (w *work) load(ctx context.Context) error {
+	var err error
+	if w.st, err = decodeState(w.run.State); err != nil {
+		return err
+	}
+	if w.now, err = w.e.Store.Now(ctx); err != nil {
+		return fmt.Errorf("read the clock: %w", err)
+	}
+	if w.cands, err = w.e.Store.RunCandidates(ctx, w.run.ID); err != nil {
+		return fmt.Errorf("read the candidates: %w", err)
+	}
+	steps, err := w.e.Store.Steps(ctx, w.run.ID)
+	if err != nil {
+		return fmt.Errorf("read the steps: %w", err)
+	}
+	w.steps = map[int]store.Step{}
+	for _, s := range steps {
+		if s.Remedy == w.run.Remedy {
+			w.steps[s.Step] = s
+		}
+	}
+	if w.run.TakenOver {
+		en := w.entry(journal.RunTakenOver)
+		en.Message = "the lease of the worker before ran out"
+		w.queued = append(w.queued, en)
+		w.e.m.takeovers.Inc()
+	}
+	w.pb, err = w.e.playbook(ctx, w.run.PlaybookHash)
+	var broken *snapshotError
+	if errors.As(err, &broken) {
+		return w.end(ctx, store.Escalated, "playbook-broken", err.Error())
+	}
+	return err
+}
+
+// advance makes the next move. Each move ends in exactly one transition.
+func (w *work) advance(ctx context.Context) error {
+	var err error
+	if w.now, err = w.e.Store.Now(ctx); err != nil {
+		return fmt.Errorf("read the clock: %w", err)
+	}
+	for _, i := range w.order() {
+		if w.steps[i].Status == store.StepIntended {
+			return w.recover(ctx, w.steps[i])
+		}
+	}
+	switch w.st.Stage {
+	case stagePlan:
+		return w.plan(ctx)
+	case stageApproval:
+		return w.awaitApproval(ctx)
+	case stageStep:
+		return w.step(ctx)
+	case stageVerify:
+		return w.verify(ctx)
+	case stageRevert:
+		return w.revert(ctx)
+	}
+	return w.end(ctx, store.Escalated, "unknown-stage", fmt.Sprintf("the run is in stage %q, which this version does not know", w.st.Stage))
+}
+
+// remedy returns the current rung, nil past the end of the ladder.
+func (w *work) remedy() *playbooks.Remedy {
+	if w.pb == nil || w.run.Remedy >= len(w.pb.Remedies) {
+		return nil
+	}
+	return &w.pb.Remedies[w.run.Remedy]
+}
+
+// order returns the indices of the steps that are known, ascending.
+func (w *work) order() []int {
+	out := make([]int, 0, len(w.steps))
+	for i := 0; len(out) < len(w.steps); i++ {
+		if _, ok := w.steps[i]; ok {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+// transition returns the change that is about to be made, with the state and
+// the queued entries in it.
+func (w *work) transition(entries ...journal.Entry) store.Transition {
+	w.run.State = encode(w.st)
+	t := store.Transition{Fence: w.run.Fence(), Run: w.run, Entries: append(w.queued, entries...)}
+	if w.told && w.e.Reporter != nil {
+		w.report.Run, w.report.Playbook, w.report.Entries = w.run, w.pb, t.Entries
+		w.report.Alerts = w.alerts()
+		for _, i := range w.order() {
+			w.report.Steps = append(w.report.Steps, w.steps[i])
+		}
+		for _, r := range w.st.Rungs {
+			w.report.Rungs = append(w.report.Rungs, r.Name+": "+r.Result+paren(r.Reason))
+		}
+		t.Outbox = w.e.Reporter.Messages(w.report)
+	}
+	return t
+}
+
+// tell makes the next transition carry a report to people.
+func (w *work) tell(event journal.Kind, message string) {
+	w.told, w.report = true, Report{Event: event, Message: message}
+	w.st.Reported = true
+}
+
+// commit applies a transition and takes over what the store made of it.
+func (w *work) commit(ctx context.Context, t store.Transition) error {
+	run, err := w.e.Store.Apply(ctx, t)
+	if err != nil {
+		return fmt.Errorf("record the transition: %w", err)
+	}
+	w.committed(run, t)
+	return nil
+}
+
+func (w *work) committed(run store.Run, t store.Transition) {
+	w.run, w.queued, w.told = run, nil, false
+	for _, s := range t.Steps {
+		if s.Remedy == run.Remedy {
+			w.steps[s.Step] = s
+		}
+	}
+	for _, en := range t.Entries {
+		w.e.m.observe(en)
+	}
+	if t.Release || run.Phase == store.Done {
+		w.alive = false
+	}
+}
+
+// release lets go of the run until due.
+func (w *work) release(ctx context.Context, due time.Time, wait store.Wait, entries ...journal.Entry) error {
+	w.run.DueAt, w.run.Wait = due, wait
+	t := w.transition(entries...)
+	t.Release = true
+	return w.commit(ctx, t)
+}
+
+// alerts returns the alerts of every joined and attached candidate.
+func (w *work) alerts() []alert.Alert {
+	out := make([]alert.Alert, 0, len(w.cands))
+	for _, c := range w.cands {
+		out = append(out, c.Episode.Alert)
+	}
+	return out
+}
+
+// firstAlert is the alert that templates and conditions call `alert`.
+func (w *work) firstAlert() alert.Alert {
+	if len(w.cands) == 0 {
+		return alert.Alert{}
+	}
+	return w.cands[0].Episode.Alert
+}
+
+// runData is what templates and conditions see of the run.
+func (w *work) runData() playbooks.RunData {
+	rd := playbooks.RunData{ID: w.run.ID, Playbook: w.run.Playbook, Target: w.run.Target}
+	if r := w.remedy(); r != nil {
+		rd.Remedy = r.Name
+	}
+	return rd
+}
+
+// vars reads what conditions may ask for. `now` is the run's creation, constant
+// in the run, so that a condition means the same on every rung.
+func (w *work) vars(ctx context.Context) (playbooks.Vars, error) {
+	facts, object, err := w.e.Cluster.Facts(ctx, w.run.Target)
+	if err != nil {
+		return playbooks.Vars{}, fmt.Errorf("read the facts of %s: %w", w.run.Target, err)
+	}
+	v := playbooks.Vars{Alert: alertData(w.firstAlert()), Target: object, Facts: facts, Run: w.runData(), Now: w.run.CreatedAt}
+	for _, a := range w.alerts() {
+		v.Alerts = append(v.Alerts, alertData(a))
+	}
+	return v, nil
+}
+
+// end closes the run: locks and reservations are released with it.
+func (w *work) end(ctx context.Context, outcome store.Outcome, reason, message string, entries ...journal.Entry) error {
+	t := w.ending(outcome, reason, message, entries...)
+	return w.commit(ctx, t)
+}
+
+// ending prepares the last transition of a run.
+func (w *work) ending(outcome store.Outcome, reason, message string, entries ...journal.Entry) store.Transition {
+	w.run.Phase, w.run.Wait, w.run.Outcome, w.run.Reason, w.run.Message = store.Done, store.WaitNone, outcome, reason, message
+	w.run.EndedAt = w.now
+	en := w.entry(journal.RunEnded)
+	en.Outcome, en.Reason, en.Message = string(outcome), reason, message
+	en.Data = encode(map[string]any{"rungs": w.st.Rungs, "candidates": len(w.cands), "mutated": w.st.Mutated})
+	if w.st.Reported || needsHuman(outcome) || outcome == store.Simulated {
+		w.tell(journal.RunEnded, message)
+	}
+	var approval *store.Approval
+	if w.st.Stage == stageApproval {
+		approval = &store.Approval{RunID: w.run.ID, Remedy: w.run.Remedy, PlanHash: w.st.PlanHash, TargetUID: w.run.Target.UID,
+			Status: store.ApprovalVoid, AskedAt: w.st.AskedAt, DecidedAt: w.now, Why: reason}
+	}
+	t := w.transition(append(entries, en)...)
+	t.Approval, t.Release = approval, true
+	return t
+}
+
+// needsHuman says which outcomes people must hear of although the run never
+// reported before.
+func needsHuman(o store.Outcome) bool {
+	switch o {
+	case store.NotHealed, store.Escalated, store.OutcomeUnknown, store.Expired:
+		return true
+	}
+	return false
+}
+
+func paren(s string) string {
+	if s == "" {
+		return ""
+	}
+	return " (" + s + ")"
+}

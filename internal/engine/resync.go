@@ -1,0 +1,97 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/alertmedic/alertmedic/internal/alert"
+	"github.com/alertmedic/alertmedic/internal/guard"
+	"github.com/alertmedic/alertmedic/internal/store"
+)
+
+// resyncLoop reads every source now and then: Alertmanager marks alerts that it
+// truncated as notified, drops resolutions of silenced ones and tells nothing of
+// a resolve and re-fire within one group_interval.
+func (e *Engine) resyncLoop(ctx context.Context) error {
+	tick := time.NewTicker(e.Resync)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-e.resync:
+		}
+		e.resyncAll(ctx)
+	}
+}
+
+func (e *Engine) resyncAll(ctx context.Context) {
+	for _, src := range e.Sources {
+		if src.Reader == nil {
+			continue
+		}
+		err := e.resyncSource(ctx, src)
+		if ctx.Err() != nil {
+			return
+		}
+		outcome := "ok"
+		if err != nil {
+			outcome = "error"
+			e.Logger.Warn("read the state of the source's alerts; trying again at the next resync", "source", src.Name, "err", err)
+		}
+		e.m.resyncs.WithLabelValues(src.Name, outcome).Inc()
+	}
+}
+
+// resyncSource folds what the source's Alertmanager holds as firing into the
+// episodes, and closes those whose resolution is positively observed.
+func (e *Engine) resyncSource(ctx context.Context, src Source) error {
+	active, err := src.Reader.Snapshot(ctx)
+	if err != nil {
+		return fmt.Errorf("list the active alerts: %w", err)
+	}
+	set := e.Playbooks()
+	firing := make(map[string]bool, len(active))
+	var obs []store.Observation
+	for _, a := range active {
+		firing[a.Fingerprint] = true
+		// Alertmanager holds alerts of other receivers too: only those that a
+		// playbook is for concern us, the rest never reach the webhook either.
+		matched := e.Matched(set.Match(a.Labels))
+		if len(matched) == 0 {
+			continue
+		}
+		obs = append(obs, store.Observation{Source: src.Name, Cluster: src.Cluster, Alert: a, Playbooks: matched})
+	}
+	open, err := e.Store.OpenEpisodes(ctx, src.Name)
+	if err != nil {
+		return fmt.Errorf("list the open episodes: %w", err)
+	}
+	now, err := e.Store.Now(ctx)
+	if err != nil {
+		return fmt.Errorf("read the clock: %w", err)
+	}
+	var unknown error
+	for _, ep := range open {
+		if firing[ep.Signal.Fingerprint] {
+			continue
+		}
+		switch st := src.Reader.State(ctx, ep.Alert, ep.LastSeen); st.State {
+		case guard.AlertResolved:
+			a := ep.Alert.Clone()
+			a.Status, a.EndsAt = alert.Resolved, now
+			obs = append(obs, store.Observation{Source: src.Name, Cluster: ep.Cluster, Alert: a})
+		case guard.AlertUnknown:
+			unknown = errors.Join(unknown, fmt.Errorf("%s: %s", ep.Alert.Name(), st.By))
+		}
+	}
+	if len(obs) > 0 {
+		if _, err := e.Store.ObserveEpisodes(ctx, obs); err != nil {
+			return fmt.Errorf("record what was read: %w", err)
+		}
+	}
+	return unknown
+}

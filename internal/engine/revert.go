@@ -1,0 +1,98 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/alertmedic/alertmedic/internal/action"
+	"github.com/alertmedic/alertmedic/internal/journal"
+	"github.com/alertmedic/alertmedic/internal/store"
+)
+
+// revert takes the steps of a failed remedy back, last first. It restores only
+// what is still ours; the action refuses the rest with revert-conflict, and the
+// run goes on with the others and says so.
+func (w *work) revert(ctx context.Context) error {
+	for i := w.st.Revert.Next; i >= 0; i-- {
+		s, ok := w.steps[i]
+		if !ok || s.Status != store.StepDone {
+			continue
+		}
+		spec, ok := w.e.Actions.Lookup(s.Action)
+		if !ok || !spec.Reversible || !w.mutates(s) {
+			continue
+		}
+		return w.revertStep(ctx, s)
+	}
+	reason, failed := w.st.Revert.Reason, w.st.Revert.Failed
+	if failed {
+		return w.end(ctx, store.Escalated, string(action.ReasonRevertConflict), "the remedy failed ("+reason+") and could not be taken back whole: a person must look")
+	}
+	w.nextRemedy()
+	return w.commit(ctx, w.transition())
+}
+
+// revertStep writes the intent, sends the revert and records the outcome.
+func (w *work) revertStep(ctx context.Context, s store.Step) error {
+	var plan action.Plan
+	if err := unmarshal(s.Plan, &plan); err != nil {
+		return err
+	}
+	s.Reverting, s.Ticks = true, s.Ticks+1
+	s.CallDeadline = w.now.Add(w.e.CallTimeout)
+	en := w.stepEntry(journal.StepIntent, s)
+	en.Outcome, en.Message = "revert", "revert: "+plan.Summary
+	w.steps[s.Step] = s
+	w.st.LastMutation = w.now
+	t := w.transition(en)
+	t.Steps = []store.Step{s}
+	if err := w.commit(ctx, t); err != nil {
+		return err
+	}
+	cctx, cancel := context.WithTimeout(ctx, w.e.CallTimeout)
+	defer cancel()
+	res, err := w.e.Actions.Revert(cctx, plan, s.State)
+	w.now, _ = w.e.clock(ctx, w.now)
+	var ae *action.Error
+	switch {
+	case err == nil && res.Done:
+		return w.revertedStep(ctx, s, res.Message)
+	case err == nil:
+		s.State = res.State
+		w.steps[s.Step] = s
+		w.run.DueAt, w.run.Wait = w.now.Add(max(res.Again, w.e.VerifyEvery)), store.WaitStep
+		t := w.transition()
+		t.Steps, t.Release = []store.Step{s}, true
+		return w.commit(ctx, t)
+	case errors.As(err, &ae) && (ae.Reason.Retryable() || ae.Reason == action.ReasonUnclear) && s.Retries < 10:
+		// A revert is a patch with tests on the values that are ours: sending it
+		// again is harmless, so an unclear fate needs no observation.
+		s.Retries++
+		w.steps[s.Step] = s
+		w.run.DueAt, w.run.Wait = w.now.Add(max(ae.RetryAfter, w.e.backoff(s.Retries))), store.WaitRetry
+		t := w.transition()
+		t.Steps, t.Release = []store.Step{s}, true
+		return w.commit(ctx, t)
+	}
+	en = w.stepEntry(journal.StepRevertFailed, s)
+	en.Outcome, en.Reason, en.Message = "failed", string(action.ReasonOf(err)), fmt.Sprintf("%v", err)
+	w.e.m.action(w.run.Playbook, s.Action, "revert-failed", string(action.ReasonOf(err)))
+	w.st.Revert.Failed = true
+	w.st.Revert.Next = s.Step - 1
+	t = w.transition(en)
+	t.Steps = []store.Step{s}
+	return w.commit(ctx, t)
+}
+
+func (w *work) revertedStep(ctx context.Context, s store.Step, message string) error {
+	s.Status, s.EndedAt, s.Message = store.StepReverted, w.now, message
+	w.steps[s.Step] = s
+	en := w.stepEntry(journal.StepReverted, s)
+	en.Outcome, en.Message = "reverted", message
+	w.e.m.action(w.run.Playbook, s.Action, "reverted", "")
+	w.st.Revert.Next = s.Step - 1
+	t := w.transition(en)
+	t.Steps = []store.Step{s}
+	return w.commit(ctx, t)
+}

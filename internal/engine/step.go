@@ -1,0 +1,311 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/alertmedic/alertmedic/internal/action"
+	"github.com/alertmedic/alertmedic/internal/guard"
+	"github.com/alertmedic/alertmedic/internal/journal"
+	"github.com/alertmedic/alertmedic/internal/store"
+	"github.com/alertmedic/alertmedic/playbooks"
+)
+
+// maxReplans bounds how often a remedy is planned anew because the object
+// changed between plan and call.
+const maxReplans = 3
+
+// step carries on with the first step of the remedy that is not over.
+func (w *work) step(ctx context.Context) error {
+	for _, i := range w.order() {
+		s := w.steps[i]
+		switch s.Status {
+		case store.StepPlanned, store.StepWaiting:
+			spec, _ := w.e.Actions.Lookup(s.Action)
+			if !s.StartedAt.IsZero() && !s.StartedAt.Add(w.stepTimeout(s, spec)).After(w.now) {
+				return w.failStep(ctx, s, action.ReasonTimeout, fmt.Sprintf("not done within %s: %s", w.stepTimeout(s, spec), s.Message))
+			}
+			w.run.Step = i
+			return w.admit(ctx, i, false)
+		}
+	}
+	return w.startVerify(ctx)
+}
+
+// call sends the change whose intent has just been recorded and records what
+// became of it.
+func (w *work) call(ctx context.Context, s store.Step) error {
+	var plan action.Plan
+	if err := unmarshal(s.Plan, &plan); err != nil {
+		return err
+	}
+	if plan.Noop {
+		return w.stepDone(ctx, s, action.Result{Done: true, Message: "already as wished: " + plan.Summary})
+	}
+	plan.Request.Deadline = s.StartedAt.Add(w.stepTimeoutOf(s))
+	cctx, cancel := context.WithTimeout(ctx, s.CallDeadline.Sub(w.now))
+	defer cancel()
+	began := time.Now()
+	res, err := w.e.Actions.Apply(cctx, plan, s.State)
+	w.e.m.actionSeconds.WithLabelValues(s.Action).Observe(time.Since(began).Seconds())
+	if w.now, _ = w.e.clock(ctx, w.now); err != nil {
+		return w.callFailed(ctx, s, err)
+	}
+	if res.Done {
+		return w.stepDone(ctx, s, res)
+	}
+	return w.stepWaits(ctx, s, res)
+}
+
+// clock reads the store's clock, and falls back on the time before: an outcome
+// must be recorded even when its time is a little early.
+func (e *Engine) clock(ctx context.Context, before time.Time) (time.Time, error) {
+	now, err := e.Store.Now(ctx)
+	if err != nil {
+		return before, err
+	}
+	return now, nil
+}
+
+// stepEntry starts an entry about a step.
+func (w *work) stepEntry(kind journal.Kind, s store.Step) journal.Entry {
+	en := w.entry(kind)
+	en.Step, en.Action = s.Name, s.Action
+	return en
+}
+
+func (w *work) stepDone(ctx context.Context, s store.Step, res action.Result) error {
+	s.Status, s.EndedAt, s.State, s.Message, s.Reason = store.StepDone, w.now, res.State, res.Message, ""
+	s.Result = encode(res)
+	w.steps[s.Step] = s
+	en := w.stepEntry(journal.StepDone, s)
+	en.Message, en.Outcome, en.Data = res.Message, "done", evidenceOf(res)
+	w.e.m.action(w.run.Playbook, s.Action, "done", "")
+	t := w.transition(en)
+	t.Steps = []store.Step{s}
+	return w.commit(ctx, t)
+}
+
+// stepWaits lets go of the run until the action wishes to be called again.
+func (w *work) stepWaits(ctx context.Context, s store.Step, res action.Result) error {
+	again := res.Again
+	if again <= 0 {
+		again = 5 * time.Second
+	}
+	changed := s.Message != res.Message
+	s.Status, s.State, s.Message, s.Result = store.StepWaiting, res.State, res.Message, encode(res)
+	w.steps[s.Step] = s
+	w.run.DueAt, w.run.Wait, w.run.Message = w.now.Add(again), store.WaitStep, res.Message
+	var entries []journal.Entry
+	if changed {
+		en := w.stepEntry(journal.StepProgress, s)
+		en.Message, en.Data = res.Message, evidenceOf(res)
+		entries = append(entries, en)
+	}
+	t := w.transition(entries...)
+	t.Steps, t.Release = []store.Step{s}, true
+	return w.commit(ctx, t)
+}
+
+func evidenceOf(res action.Result) json.RawMessage {
+	if len(res.Evidence) == 0 {
+		return nil
+	}
+	return res.Evidence
+}
+
+// callFailed sorts a failed call: sure that nothing was applied and worth
+// another try, fate unclear, drifted from its plan, or failed.
+func (w *work) callFailed(ctx context.Context, s store.Step, err error) error {
+	var ae *action.Error
+	if !errors.As(err, &ae) {
+		ae = action.Errorf(action.ReasonInternal, "%w", err)
+	}
+	switch {
+	case ae.Reason == action.ReasonUnclear:
+		return w.unclear(ctx, s, ae.Error())
+	case ae.Reason.Retryable():
+		return w.retryStep(ctx, s, ae)
+	case ae.Reason == action.ReasonDrift && s.State == nil && w.st.Replans < maxReplans:
+		return w.replan(ctx, s, ae)
+	}
+	return w.failStep(ctx, s, ae.Reason, ae.Message)
+}
+
+// retryStep tries the same call again after a while, for as long as the step
+// may take.
+func (w *work) retryStep(ctx context.Context, s store.Step, ae *action.Error) error {
+	s.Status, s.Retries, s.Reason = store.StepWaiting, s.Retries+1, string(ae.Reason)
+	changed := s.Message != ae.Message
+	s.Message = ae.Message
+	w.steps[s.Step] = s
+	delay := max(ae.RetryAfter, w.e.backoff(s.Retries-1))
+	w.run.DueAt, w.run.Wait, w.run.Message = w.now.Add(delay), store.WaitRetry, ae.Message
+	var entries []journal.Entry
+	if changed {
+		en := w.stepEntry(journal.StepProgress, s)
+		en.Reason, en.Message = string(ae.Reason), ae.Message
+		en.Data = encode(map[string]any{"retry": s.Retries, "dueAt": w.run.DueAt})
+		entries = append(entries, en)
+	}
+	w.e.m.action(w.run.Playbook, s.Action, "retried", string(ae.Reason))
+	t := w.transition(entries...)
+	t.Steps, t.Release = []store.Step{s}, true
+	return w.commit(ctx, t)
+}
+
+// replan goes back to planning because the object is no longer as planned; the
+// call was refused as a whole. Steps that are done stay done: only a remedy
+// that has not changed anything is planned anew, others fail.
+func (w *work) replan(ctx context.Context, s store.Step, ae *action.Error) error {
+	for _, i := range w.order() {
+		if i != s.Step && w.steps[i].Status == store.StepDone && w.mutates(w.steps[i]) {
+			return w.failStep(ctx, s, ae.Reason, ae.Message)
+		}
+	}
+	en := w.stepEntry(journal.StepFailed, s)
+	en.Outcome, en.Reason, en.Message = "replan", string(ae.Reason), ae.Message+"; the remedy is planned again"
+	s.Status, s.Reason, s.Message = store.StepPlanned, string(ae.Reason), ae.Message
+	w.steps[s.Step] = s
+	w.st.Replans++
+	w.st.Stage, w.st.Approved = stagePlan, ""
+	w.e.m.action(w.run.Playbook, s.Action, "replanned", string(ae.Reason))
+	t := w.transition(en)
+	t.Steps = []store.Step{s}
+	return w.commit(ctx, t)
+}
+
+func (w *work) mutates(s store.Step) bool {
+	var p action.Plan
+	if err := unmarshal(s.Plan, &p); err != nil || p.Noop {
+		return err != nil
+	}
+	spec, ok := w.e.Actions.Lookup(s.Action)
+	return !ok || spec.Mutating
+}
+
+// failStep records a failure whose fate is known, and what follows from it.
+func (w *work) failStep(ctx context.Context, s store.Step, reason action.Reason, message string) error {
+	s.Status, s.EndedAt, s.Reason, s.Message = store.StepFailed, w.now, string(reason), message
+	w.steps[s.Step] = s
+	en := w.stepEntry(journal.StepFailed, s)
+	en.Outcome, en.Reason, en.Message = "failed", string(reason), message
+	w.e.m.action(w.run.Playbook, s.Action, "failed", string(reason))
+	if def := w.stepDef(s); def != nil && def.ContinueOnError {
+		en.Message += "; continueOnError lets the remedy go on"
+		t := w.transition(en)
+		t.Steps = []store.Step{s}
+		return w.commit(ctx, t)
+	}
+	w.queued = append(w.queued, en)
+	return w.failRemedy(ctx, string(reason), fmt.Sprintf("step %s: %s", s.Name, message), true, s)
+}
+
+func (w *work) stepDef(s store.Step) *playbooks.Step {
+	r := w.remedy()
+	if r == nil || s.Step >= len(r.Steps) {
+		return nil
+	}
+	return &r.Steps[s.Step]
+}
+
+// stepTimeout bounds a step, all of its ticks included.
+func (w *work) stepTimeout(s store.Step, spec action.Spec) time.Duration {
+	if def := w.stepDef(s); def != nil && def.Timeout > 0 {
+		return def.Timeout
+	}
+	if spec.DefaultTimeout > 0 {
+		return spec.DefaultTimeout
+	}
+	return 5 * time.Minute
+}
+
+func (w *work) stepTimeoutOf(s store.Step) time.Duration {
+	spec, _ := w.e.Actions.Lookup(s.Action)
+	return w.stepTimeout(s, spec)
+}
+
+// failRemedy ends the current rung and does what onFailure says. A rung whose
+// fate is unknown never comes here.
+func (w *work) failRemedy(ctx context.Context, reason, message string, carried bool, changed ...store.Step) error {
+	r := w.remedy()
+	en := w.entry(journal.RemedyFailed)
+	en.Outcome, en.Reason, en.Message = "failed", reason, message
+	result := "failed"
+	if reason == "not-healed" {
+		result = "not-healed"
+	}
+	en.Outcome = result
+	w.st.Rungs = append(w.st.Rungs, rung{Name: r.Name, Result: result, Reason: reason})
+	w.run.Message = message
+	if w.st.Mutated {
+		w.tell(journal.RemedyFailed, message)
+	}
+	switch {
+	case r.OnFailure == playbooks.Revert && w.st.RemedyMutated:
+		w.st.Stage = stageRevert
+		w.st.Revert = revertState{Next: maxKey(w.steps), Reason: reason}
+	case r.OnFailure == playbooks.Stop && carried:
+		t := w.ending(store.Escalated, reason, "onFailure: Stop: "+message, en)
+		t.Steps = changed
+		return w.commit(ctx, t)
+	default:
+		t := w.transitionAfter(changed, en)
+		return w.commit(ctx, t)
+	}
+	t := w.transition(en)
+	t.Steps = changed
+	return w.commit(ctx, t)
+}
+
+// transitionAfter climbs to the next rung in one transition with the steps that
+// changed on the old one.
+func (w *work) transitionAfter(changed []store.Step, en journal.Entry) store.Transition {
+	w.nextRemedy()
+	t := w.transition(en)
+	t.Steps = changed
+	return t
+}
+
+// simulate carries the plans out with dryRun=All and ends the run: mode Observe
+// shows what would have happened.
+func (w *work) simulate(ctx context.Context) error {
+	var steps []store.Step
+	failed := ""
+	for _, i := range w.order() {
+		s := w.steps[i]
+		var plan action.Plan
+		if err := unmarshal(s.Plan, &plan); err != nil {
+			return err
+		}
+		plan.Request.DryRun = true
+		en := w.stepEntry(journal.StepSimulated, s)
+		en.Outcome, en.Message = "would-apply", plan.Summary
+		if !plan.Noop {
+			cctx, cancel := context.WithTimeout(ctx, w.e.CallTimeout)
+			res, err := w.e.Actions.Apply(cctx, plan, nil)
+			cancel()
+			if err != nil {
+				en.Outcome, en.Reason, en.Message = "would-fail", string(action.ReasonOf(err)), err.Error()
+				failed = err.Error()
+			} else {
+				en.Data = evidenceOf(res)
+			}
+		}
+		s.Status, s.EndedAt, s.Message, s.Reason = store.StepSimulated, w.now, en.Message, en.Reason
+		w.steps[i] = s
+		steps = append(steps, s)
+		w.queued = append(w.queued, en)
+		w.e.m.action(w.run.Playbook, s.Action, "simulated", en.Reason)
+	}
+	message := "mode Observe, nothing was sent: " + w.planText()
+	if failed != "" {
+		message += "; it would fail: " + failed
+	}
+	t := w.ending(store.Simulated, string(guard.ReasonObserve), message)
+	t.Steps = steps
+	return w.commit(ctx, t)
+}
