@@ -1,0 +1,59 @@
+# Development tasks. `make help` lists them.
+
+GO      ?= go
+# Packages are tested one after another beside the control plane: two cores.
+TESTENV  = $(GO) run ./hack/testenv
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS  = -s -w \
+  -X github.com/prometheus/common/version.Version=$(VERSION) \
+  -X github.com/prometheus/common/version.Revision=$(shell git rev-parse HEAD 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test test-short race lint fmt generate bench fuzz soak cluster-up cluster-down
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+build: ## build bin/alertmedic, one static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/alertmedic ./cmd/alertmedic
+
+demo: ## break a real control plane and watch it being healed (ONCE=1 exits, OBSERVE=1 changes nothing)
+	$(GO) run ./hack/demo $(if $(ONCE),-once) $(if $(OBSERVE),-observe)
+
+test: ## all tests, on one real control plane and a PostgreSQL (first run: about 15 minutes of building)
+	$(TESTENV) -postgres -- $(GO) test -p 2 -timeout 30m ./...
+
+test-short: ## the tests that need no control plane
+	$(GO) test -short ./internal/alert/... ./internal/action/... ./internal/journal/... ./internal/guard/... ./internal/config/... ./playbooks/... ./receiver/...
+
+race: ## all tests under the race detector
+	$(TESTENV) -postgres -- $(GO) test -race -p 2 -timeout 40m ./...
+
+lint: ## go vet, gofmt and golangci-lint with the import rules
+	$(GO) vet ./...
+	cd hack/tools && $(GO) build -o ../../bin/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	bin/golangci-lint run ./...
+
+fmt: ## format the code
+	gofmt -w $$(git ls-files '*.go')
+
+generate: ## rewrite the generated references: JSON Schema, OpenAPI, CLI
+	UPDATE=1 $(GO) test -count=1 -run 'TestGenerated' ./...
+
+bench: ## benchmarks of the packages
+	$(GO) test -run '^$$' -bench . -benchmem ./playbooks ./internal/alert ./internal/store ./receiver
+
+fuzz: ## fuzz the decoder, the loader and the matcher index for a minute each
+	$(GO) test -run '^$$' -fuzz FuzzDecode -fuzztime 60s ./internal/alert
+	$(GO) test -run '^$$' -fuzz FuzzLoad -fuzztime 60s ./playbooks
+	$(GO) test -run '^$$' -fuzz FuzzMatchIndex -fuzztime 60s ./playbooks
+
+soak: ## the long forms: fuzzing, and every test ten times under the race detector
+	$(MAKE) fuzz
+	$(TESTENV) -postgres -- $(GO) test -race -count 10 -p 2 -timeout 5h ./...
+
+cluster-up: ## leave a control plane running and print its kubeconfig and addresses
+	$(GO) run ./hack/clusterctl up
+
+cluster-down: ## stop that control plane
+	$(GO) run ./hack/clusterctl down
