@@ -113,12 +113,15 @@ const (
 	Auto    Mode = "Auto"
 )
 
-// Tightest returns the most restrictive mode of those given; an empty mode is
-// no opinion.
+// Tightest returns the most restrictive mode of those given. An empty mode is no
+// opinion; one that this version does not know counts as Observe.
 func Tightest(modes ...Mode) Mode {
 	rank := map[Mode]int{Observe: 1, Approve: 2, Auto: 3}
 	out := Auto
 	for _, m := range modes {
+		if m != "" && rank[m] == 0 {
+			m = Observe
+		}
 		if m != "" && rank[m] < rank[out] {
 			out = m
 		}
