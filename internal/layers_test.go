@@ -32,8 +32,8 @@ var layers = map[string][]string{
 	"internal/engine": {"internal/action", "internal/alert", "internal/guard", "internal/journal", "internal/kube",
 		"internal/store", "playbooks"},
 	"internal/notify": {"internal/action", "internal/alert", "internal/journal", "internal/store"},
-	"receiver": {"internal/action", "internal/alert", "internal/auth", "internal/journal", "internal/store", "playbooks"},
-	"internal/api": {"internal/action", "internal/auth", "internal/guard", "internal/journal", "internal/store", "playbooks"},
+	"receiver":        {"internal/action", "internal/alert", "internal/auth", "internal/journal", "internal/store", "playbooks"},
+	"internal/api":    {"internal/action", "internal/auth", "internal/guard", "internal/journal", "internal/store", "playbooks"},
 }
 
 type pkg struct {

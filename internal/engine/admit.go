@@ -83,7 +83,7 @@ func (w *work) subject(s store.Step, spec action.Spec, plan action.Plan) guard.S
 		AllowedNamespaces: src.Namespaces, AllowedPlaybooks: src.Playbooks,
 		Limits: w.e.Limits(w.pb),
 	}
-	if w.pb.Target.Namespace != nil && w.pb.Target.Namespace.Literal() {
+	if w.pb.Target.Namespace != nil && w.pb.Target.Namespace.Static() {
 		sub.NamedNamespaces = []string{w.pb.Target.Namespace.String()}
 	}
 	return sub

@@ -105,6 +105,9 @@ type Options struct {
 	Poll time.Duration
 	// VerifyEvery is the time between two looks of a verification; default 5s.
 	VerifyEvery time.Duration
+	// UnknownExtension is how long a verification whose verdict is unknown goes
+	// on, once; default 5m.
+	UnknownExtension time.Duration
 	// Resync is the time between two readings of every source; default 1m.
 	Resync time.Duration
 	// ServerTimeout is the API server's request timeout: only so long after a
@@ -151,6 +154,7 @@ func New(o Options) (*Engine, error) {
 	o.CallTimeout = cmp.Or(o.CallTimeout, 20*time.Second)
 	o.Poll = cmp.Or(o.Poll, time.Second)
 	o.VerifyEvery = cmp.Or(o.VerifyEvery, 5*time.Second)
+	o.UnknownExtension = cmp.Or(o.UnknownExtension, 5*time.Minute)
 	o.Resync = cmp.Or(o.Resync, time.Minute)
 	o.ServerTimeout = cmp.Or(o.ServerTimeout, time.Minute)
 	o.Backoff = cmp.Or(o.Backoff, 2*time.Second)

@@ -26,7 +26,7 @@ const (
 
 // observation is one look at the target and its alerts.
 type observation struct {
-	Health     kube.State   `json:"health"`
+	Health     kube.State         `json:"health"`
 	HealthWhy  string             `json:"healthWhy,omitempty"`
 	Alert      guard.AlertState   `json:"alert,omitempty"` // "" when the playbook ignores it
 	AlertWhy   string             `json:"alertWhy,omitempty"`
@@ -119,7 +119,7 @@ func (w *work) verify(ctx context.Context) error {
 	en.Outcome, en.Message, en.Data = string(verdict), why, encode(o)
 	w.e.m.verdicts.WithLabelValues(w.run.Playbook, string(verdict)).Inc()
 	if verdict == Unknown && !v.Extended {
-		v.Extended, v.Deadline = true, w.now.Add(r.Verify.Timeout)
+		v.Extended, v.Deadline = true, w.now.Add(w.e.UnknownExtension)
 		en.Message += fmt.Sprintf("; extended once, until %s", v.Deadline.UTC().Format(time.RFC3339))
 		return w.release(ctx, w.now.Add(w.e.VerifyEvery), store.WaitVerify, en)
 	}
