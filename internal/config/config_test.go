@@ -1,0 +1,179 @@
+package config_test
+
+import (
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/alertmedic/alertmedic/internal/config"
+	"github.com/alertmedic/alertmedic/internal/guard"
+	"github.com/alertmedic/alertmedic/playbooks"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+const minimal = "cluster: c\nsources: [{name: a, alertmanagers: [{url: http://am:9093}], prometheuses: [{url: http://prom:9090}]}]\n"
+
+// Every bad fixture has a golden file with all of its problems, word for word.
+func TestLoad_bad(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/bad/*.yaml")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			t.Parallel()
+			cfg, err := config.Load(file)
+			require.Nil(t, cfg)
+			var problems *config.Error
+			require.ErrorAs(t, err, &problems)
+			for _, p := range problems.Problems {
+				require.Positive(t, p.Line, "%s", p)
+				require.Positive(t, p.Column, "%s", p)
+			}
+			require.NotContains(t, err.Error(), "hunter2", "a password must not be quoted")
+			golden := strings.TrimSuffix(file, ".yaml") + ".txt"
+			if *update {
+				require.NoError(t, os.WriteFile(golden, []byte(err.Error()+"\n"), 0o644))
+			}
+			want, readErr := os.ReadFile(golden)
+			require.NoError(t, readErr)
+			require.Equal(t, string(want), err.Error()+"\n")
+		})
+	}
+}
+
+func TestLoad_full(t *testing.T) {
+	t.Parallel()
+	cfg, err := config.Load("testdata/full.yaml")
+	require.NoError(t, err)
+	source := cfg.Sources[0]
+	require.Equal(t, "prod-eu2", source.Cluster)
+	require.Equal(t, 10*time.Minute, source.GroupInterval)
+	require.Equal(t, "testdata/am-token", source.Alertmanagers[0].BearerTokenFile, "relative to the configuration")
+	require.Equal(t, "/etc/alertmedic/tokens/alertmanager", source.TokenFile)
+	require.Equal(t, []string{"testdata/books", "/etc/books"}, cfg.Playbooks.Paths)
+	require.Equal(t, "/var/lib/alertmedic/a.db", cfg.Store.DSN)
+	require.Equal(t, guard.Approve, cfg.Safety.Mode)
+	require.Equal(t, 48*time.Hour, cfg.Safety.Attempts.Window)
+	require.InDelta(t, 12.5, cfg.Kubernetes.QPS, 0)
+	require.Len(t, cfg.Hash, 64)
+
+	// No field of the file may be left at its default, or the decoder does not
+	// know it; those that exclude each other are excepted.
+	except := map[string]bool{"Notify.Slack.WebhookURLFile": true, "Store.DSNFile": true}
+	requireDiffer(t, "", reflect.ValueOf(*config.Default()), reflect.ValueOf(*cfg), except)
+}
+
+func requireDiffer(t *testing.T, path string, a, b reflect.Value, except map[string]bool) {
+	t.Helper()
+	for i := range a.NumField() {
+		name := strings.TrimPrefix(path+"."+a.Type().Field(i).Name, ".")
+		if a.Field(i).Kind() == reflect.Struct {
+			requireDiffer(t, name, a.Field(i), b.Field(i), except)
+			continue
+		}
+		if !except[name] {
+			require.NotEqual(t, a.Field(i).Interface(), b.Field(i).Interface(), name)
+		}
+	}
+}
+
+func TestParse_defaults(t *testing.T) {
+	t.Parallel()
+	cfg, err := config.Parse("a.yaml", []byte(minimal+"safety:\nengine: {workers: null}\n"))
+	require.NoError(t, err)
+	require.Equal(t, "c", cfg.Sources[0].Cluster)
+	require.Equal(t, 5*time.Minute, cfg.Sources[0].GroupInterval)
+	require.Equal(t, config.Default().Safety, cfg.Safety)
+	require.Equal(t, config.Default().Engine, cfg.Engine)
+	require.True(t, cfg.LoopbackOnly())
+	require.False(t, cfg.Auth.Configured())
+	require.Equal(t, "alertmedic.db", cfg.Store.DSN)
+}
+
+func TestLoad_unreadable(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	huge := filepath.Join(dir, "huge.yaml")
+	require.NoError(t, os.WriteFile(huge, make([]byte, 10<<20), 0o600))
+	deep := filepath.Join(dir, "deep.yaml")
+	require.NoError(t, os.WriteFile(deep, []byte(strings.Repeat("[", 1<<17)), 0o600))
+	for path, want := range map[string]string{
+		filepath.Join(dir, "none.yaml"): "there is no such file: name the configuration with --config",
+		dir:                             "is a directory: name the file in it",
+		huge:                            "is larger than 262144 bytes: this is not a configuration file",
+		deep:                            "is nested too deeply",
+	} {
+		_, err := config.Load(path)
+		var problems *config.Error
+		require.True(t, errors.As(err, &problems), path)
+		require.Contains(t, err.Error(), path+":")
+		require.Contains(t, err.Error(), want)
+	}
+}
+
+func TestLimitsFor(t *testing.T) {
+	t.Parallel()
+	cfg := config.Default()
+	want := guard.Limits{MaxConcurrentRuns: 1, MaxConcurrentGlobal: 5, MaxConcurrentPerNamespace: 2,
+		CooldownAfterSuccess: 15 * time.Minute, CooldownAfterFailure: time.Hour, MaxAttempts: 3, AttemptsWindow: 24 * time.Hour,
+		MaxUnhealthyNodes: 2, MaxUnhealthyNodesPercent: 20, Settle: time.Minute}
+	require.Equal(t, want, cfg.LimitsFor(nil))
+	require.Equal(t, want, cfg.LimitsFor(&playbooks.Playbook{}))
+
+	looser := playbooks.Limits{MaxConcurrentRuns: 9, CooldownAfterSuccess: time.Minute, CooldownAfterFailure: time.Minute,
+		MaxAttempts: 99, AttemptsWindow: time.Minute, ExpireAfter: 9 * time.Hour}
+	require.Equal(t, want, cfg.LimitsFor(&playbooks.Playbook{Limits: looser}), "a playbook cannot loosen")
+	require.Equal(t, time.Hour, cfg.ExpireAfterFor(&playbooks.Playbook{Limits: looser}))
+
+	cfg.Safety.MaxConcurrentRunsPerPlaybook = 4
+	tighter := playbooks.Limits{MaxConcurrentRuns: 2, CooldownAfterSuccess: time.Hour, CooldownAfterFailure: 2 * time.Hour,
+		MaxAttempts: 1, AttemptsWindow: 48 * time.Hour, ExpireAfter: time.Minute}
+	got := cfg.LimitsFor(&playbooks.Playbook{Limits: tighter})
+	require.Equal(t, 2, got.MaxConcurrentRuns)
+	require.Equal(t, time.Hour, got.CooldownAfterSuccess)
+	require.Equal(t, 2*time.Hour, got.CooldownAfterFailure)
+	require.Equal(t, 1, got.MaxAttempts)
+	require.Equal(t, 48*time.Hour, got.AttemptsWindow)
+	require.Equal(t, time.Minute, cfg.ExpireAfterFor(&playbooks.Playbook{Limits: tighter}))
+}
+
+// No cap may be zero out of the box, nor be switched off by writing zero.
+func TestDefault_nonZero(t *testing.T) {
+	t.Parallel()
+	var walk func(path string, v reflect.Value)
+	walk = func(path string, v reflect.Value) {
+		for i := range v.NumField() {
+			if f := v.Field(i); f.Kind() == reflect.Struct {
+				walk(path+"."+v.Type().Field(i).Name, f)
+			} else {
+				require.False(t, f.IsZero(), path+"."+v.Type().Field(i).Name)
+			}
+		}
+	}
+	walk("safety", reflect.ValueOf(config.Default().Safety))
+	walk("engine", reflect.ValueOf(config.Default().Engine))
+}
+
+func TestStore_ResolveDSN(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "dsn")
+	require.NoError(t, os.WriteFile(file, []byte("postgres://u:p@db/alertmedic\n"), 0o600))
+	dsn, err := config.Store{DSN: "a.db", DSNFile: file}.ResolveDSN()
+	require.NoError(t, err)
+	require.Equal(t, "postgres://u:p@db/alertmedic", dsn)
+	_, err = config.Store{DSNFile: filepath.Join(dir, "none")}.ResolveDSN()
+	require.ErrorContains(t, err, "there is no such file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	_, err = config.Store{DSNFile: file}.ResolveDSN()
+	require.ErrorContains(t, err, "is empty")
+}
