@@ -1,0 +1,117 @@
+package playbooks
+
+import (
+	"github.com/invopop/jsonschema"
+
+	"github.com/alertmedic/alertmedic/internal/action"
+)
+
+// APIVersion and Kind of the documents that Load reads.
+const (
+	APIVersion = "alertmedic.io/v1alpha1"
+	Kind       = "Playbook"
+)
+
+// The types below are the file format, version v1alpha1: their tags are what
+// the loader enforces and what the JSON Schema says. They are decoded into and
+// converted at once; nothing else sees them. A pointer tells "left out" from
+// zero.
+type (
+	v1Document struct {
+		APIVersion string     `json:"apiVersion" jsonschema:"required,enum=alertmedic.io/v1alpha1"`
+		Kind       string     `json:"kind" jsonschema:"required,enum=Playbook"`
+		Metadata   v1Metadata `json:"metadata" jsonschema:"required"`
+		Spec       v1Spec     `json:"spec" jsonschema:"required"`
+	}
+
+	v1Metadata struct {
+		Name        string            `json:"name" jsonschema:"required,description=A DNS-1123 label; unique among all playbooks."`
+		Labels      map[string]string `json:"labels,omitempty"`
+		Annotations map[string]string `json:"annotations,omitempty"`
+	}
+
+	v1Spec struct {
+		Description        string     `json:"description,omitempty" jsonschema:"description=What the playbook does and why; for people."`
+		Matchers           []string   `json:"matchers" jsonschema:"required,minItems=1,description=Matchers in Alertmanager's syntax; all must hold."`
+		When               string     `json:"when,omitempty" jsonschema:"description=A CEL condition that must hold too."`
+		Priority           int        `json:"priority,omitempty" jsonschema:"description=The highest wins when several playbooks match one alert and target; then the name.,default=0"`
+		Exclusive          *bool      `json:"exclusive,omitempty" jsonschema:"description=Whether playbooks of lower priority give way.,default=true"`
+		ServiceAccountName string     `json:"serviceAccountName,omitempty" jsonschema:"description=Impersonated on every call to the API server; the configuration's default when left out."`
+		Target             v1Target   `json:"target" jsonschema:"required"`
+		Mode               string     `json:"mode,omitempty" jsonschema:"enum=Observe,enum=Approve,enum=Auto,description=How much the playbook may do by itself; the configuration's default when left out."`
+		Limits             v1Limits   `json:"limits,omitempty"`
+		Remedies           []v1Remedy `json:"remedies" jsonschema:"required,minItems=1,description=The ladder: the next one is tried when one did not heal."`
+		Notify             v1Notify   `json:"notify,omitempty"`
+	}
+
+	v1Target struct {
+		Kind      string `json:"kind" jsonschema:"required,description=Static; RBAC is derived from it."`
+		Name      string `json:"name,omitempty" jsonschema:"description=A template; the labels of the alert name the object when left out."`
+		Namespace string `json:"namespace,omitempty" jsonschema:"description=A template; the labels of the alert name the namespace when left out."`
+	}
+
+	v1Limits struct {
+		MaxConcurrentRuns *int             `json:"maxConcurrentRuns,omitempty" jsonschema:"minimum=1,description=Runs of this playbook at one time."`
+		Cooldown          v1Cooldown       `json:"cooldown,omitempty"`
+		Attempts          v1Attempts       `json:"attempts,omitempty"`
+		ExpireAfter       *action.Duration `json:"expireAfter,omitempty" jsonschema:"description=How long a run may wait before its first change."`
+	}
+
+	v1Cooldown struct {
+		AfterSuccess *action.Duration `json:"afterSuccess,omitempty" jsonschema:"description=Rest of a target after it was healed."`
+		AfterFailure *action.Duration `json:"afterFailure,omitempty" jsonschema:"description=Rest of a target after it was not."`
+	}
+
+	v1Attempts struct {
+		Max    *int             `json:"max,omitempty" jsonschema:"minimum=1,description=Runs on one target within the window."`
+		Window *action.Duration `json:"window,omitempty"`
+	}
+
+	v1Remedy struct {
+		Name      string   `json:"name" jsonschema:"required,description=A DNS-1123 label; unique in the playbook."`
+		When      string   `json:"when,omitempty" jsonschema:"description=A CEL condition; the remedy is passed over when it does not hold."`
+		Mode      string   `json:"mode,omitempty" jsonschema:"enum=Observe,enum=Approve,enum=Auto,description=May only be tighter than the playbook's."`
+		Steps     []v1Step `json:"steps" jsonschema:"required,minItems=1"`
+		Verify    v1Verify `json:"verify,omitempty"`
+		OnFailure string   `json:"onFailure,omitempty" jsonschema:"enum=Keep,enum=Revert,enum=Stop,default=Keep,description=What becomes of a remedy that did not heal: Keep its changes and climb; Revert them and climb; or Stop and escalate."`
+	}
+
+	v1Step struct {
+		Name            string           `json:"name" jsonschema:"required,description=A DNS-1123 label; unique in the remedy."`
+		Action          string           `json:"action" jsonschema:"required"`
+		When            string           `json:"when,omitempty" jsonschema:"description=A CEL condition; the step is passed over when it does not hold."`
+		Timeout         *action.Duration `json:"timeout,omitempty" jsonschema:"description=Bounds the whole step; the action's default when left out."`
+		ContinueOnError bool             `json:"continueOnError,omitempty" jsonschema:"description=Whether the remedy goes on when the step fails."`
+		With            withParams       `json:"with,omitempty"`
+	}
+
+	v1Verify struct {
+		Timeout    *action.Duration `json:"timeout,omitempty" jsonschema:"description=How long healing may take (15m when left out)."`
+		StableFor  *action.Duration `json:"stableFor,omitempty" jsonschema:"description=How long the target must stay healthy (1m when left out)."`
+		Alert      string           `json:"alert,omitempty" jsonschema:"enum=Resolved,enum=Ignore,default=Resolved,description=Whether the alert must be seen resolved too."`
+		Conditions []v1Condition    `json:"conditions,omitempty"`
+	}
+
+	v1Condition struct {
+		Expression string `json:"expression" jsonschema:"required,description=A CEL condition that must hold as well."`
+		Message    string `json:"message,omitempty" jsonschema:"description=What the condition means; for people."`
+	}
+
+	v1Notify struct {
+		Slack v1Slack `json:"slack,omitempty"`
+	}
+
+	v1Slack struct {
+		Channel string `json:"channel,omitempty" jsonschema:"description=A template; the configuration's default when left out."`
+	}
+)
+
+// withParams is the `with` of a step, kept as written until the action, and
+// with it the type of the parameters, is known.
+type withParams struct{ root *node }
+
+// JSONSchema says only that it is a mapping; the schema of the format adds the
+// parameters of each action.
+func (withParams) JSONSchema() *jsonschema.Schema {
+	return &jsonschema.Schema{Type: "object"}
+}
