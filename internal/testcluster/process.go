@@ -298,6 +298,8 @@ func (p *Process) launch() error {
 	_ = p.supervisor.reaper.addProcess(cmd.Process.Pid)
 	go func() {
 		err := cmd.Wait()
+		// What the program itself had started goes with it.
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		_ = p.supervisor.reaper.dropProcess(cmd.Process.Pid)
 		p.err = err
 		close(done)

@@ -128,15 +128,21 @@ func reap(in io.Reader) int {
 		}
 	}
 	for pid, start := range processes {
-		if now, err := startTime(pid); err == nil && now == start {
+		// The leader is usually dead already, of its parent-death signal, but
+		// its children are not; as long as one lives, the group's id is not
+		// given to another process.
+		if now, err := startTime(pid); err != nil || now == start {
 			_ = syscall.Kill(-pid, syscall.SIGKILL)
-			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
 	deadline := time.Now().Add(10 * time.Second)
 	for pid, start := range processes {
 		for time.Now().Before(deadline) {
-			if now, err := startTime(pid); err != nil || now != start {
+			now, err := startTime(pid)
+			if err == nil && now != start {
+				break
+			}
+			if err != nil && errors.Is(syscall.Kill(-pid, 0), syscall.ESRCH) {
 				break
 			}
 			time.Sleep(10 * time.Millisecond)
