@@ -1,0 +1,87 @@
+package notify
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/alertmedic/alertmedic/internal/action"
+	"github.com/alertmedic/alertmedic/internal/journal"
+	"github.com/alertmedic/alertmedic/internal/store"
+)
+
+// The reasons of Kubernetes Events, as `kubectl get events` shows them.
+const (
+	EventStarted  = "RemediationStarted"
+	EventApproval = "RemediationNeedsApproval"
+	EventFailed   = "RemedyFailed"
+	EventHealed   = "RemediationHealed"
+	EventEnded    = "RemediationEnded" // any outcome but healed
+)
+
+// maxEventMessage is the API server's limit of an Event's note.
+const maxEventMessage = 1024
+
+// eventOf returns the Event that an update is worth, if any.
+func eventOf(u Update) (EventReport, bool) {
+	e := EventReport{RunID: u.Run.ID, Target: u.Run.Target, Type: "Normal"}
+	text := u.Message
+	if text == "" {
+		text = u.Run.Message
+	}
+	switch u.Event {
+	case journal.StepIntent:
+		e.Reason = EventStarted
+	case journal.ApprovalRequested:
+		e.Reason = EventApproval
+	case journal.RemedyFailed:
+		e.Reason, e.Type = EventFailed, "Warning"
+	case journal.RunEnded:
+		switch u.Run.Outcome {
+		case store.Healed:
+			e.Reason = EventHealed
+		case store.Superseded, store.Simulated:
+			e.Reason = EventEnded
+		default:
+			e.Reason, e.Type = EventEnded, "Warning"
+		}
+		text = fmt.Sprintf("%s: %s", u.Run.Outcome, text)
+	default:
+		return e, false
+	}
+	e.Message = truncate(fmt.Sprintf("%s (playbook %s, run %s)", text, u.Run.Playbook, u.Run.ID), maxEventMessage)
+	return e, !u.Run.Target.IsZero()
+}
+
+// EventEmitter writes a Kubernetes Event on the target; the kube package's
+// client is one.
+type EventEmitter interface {
+	EmitEvent(ctx context.Context, target action.Target, eventType, reason, message, runID string) error
+}
+
+// EventSender delivers the messages of ChannelEvent.
+type EventSender struct {
+	Emitter EventEmitter
+}
+
+// Channel returns ChannelEvent.
+func (s *EventSender) Channel() string { return ChannelEvent }
+
+// Send emits the Event of one message.
+func (s *EventSender) Send(ctx context.Context, m store.Message) (Result, error) {
+	var e EventReport
+	if err := json.Unmarshal(m.Payload, &e); err != nil {
+		return Result{}, &PermanentError{Err: fmt.Errorf("decode the event: %w", err)}
+	}
+	if e.Target.IsZero() {
+		return Result{}, &PermanentError{Err: fmt.Errorf("the event of run %s names no target", e.RunID)}
+	}
+	// An Event is about now: one that could not be written for long is noise.
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := s.Emitter.EmitEvent(ctx, e.Target, e.Type, e.Reason, e.Message, e.RunID); err != nil {
+		return Result{}, fmt.Errorf("emit the event on %s: %w", e.Target, err)
+	}
+	return Result{}, nil
+}
