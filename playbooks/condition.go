@@ -162,6 +162,7 @@ func compileError(issues *cel.Issues) error {
 	for _, e := range issues.Errors() {
 		// The parser's own wording spans lines and lists grammar tokens.
 		message, _, _ := strings.Cut(e.Message, "\n")
+		message, _, _ = strings.Cut(message, " expecting {")
 		part := fmt.Sprintf("%s (at line %d, column %d of the expression)", message, e.Location.Line(), e.Location.Column()+1)
 		if !seen[part] {
 			seen[part] = true

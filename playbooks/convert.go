@@ -119,12 +119,19 @@ func (c *conversion) metadata(m *v1Metadata) {
 	for key, value := range m.Labels {
 		path := join("metadata.labels", clip(key))
 		for _, e := range validation.IsQualifiedName(key) {
-			c.errorf(path, "bad label name: %s", e)
+			c.errorf(path, "bad label name: %s", withoutPattern(e))
 		}
 		for _, e := range validation.IsValidLabelValue(value) {
-			c.errorf(path, "bad label value: %s", e)
+			c.errorf(path, "bad label value: %s", withoutPattern(e))
 		}
 	}
+}
+
+// withoutPattern cuts the examples and the regular expression off a message of
+// Kubernetes' validation: the sentence before them says the same.
+func withoutPattern(message string) string {
+	message, _, _ = strings.Cut(message, " (e.g.")
+	return message
 }
 
 // dns checks a name with one of Kubernetes' rules. Wrong types have been
@@ -134,7 +141,7 @@ func (c *conversion) dns(name, path string, rule func(string) []string) {
 		return
 	}
 	for _, e := range rule(name) {
-		c.errorf(path, "bad name %s: %s", quote(name), e)
+		c.errorf(path, "bad name %s: %s", quote(name), withoutPattern(e))
 	}
 }
 

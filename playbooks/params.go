@@ -18,7 +18,8 @@ import (
 //     NewParams sets is the default of one that is left out;
 //   - `jsonschema:"enum=a,enum=b"` lists the values of a string;
 //   - a duration is an action.Duration;
-//   - Validate() error, on the struct or its pointer, checks the rest.
+//   - Validate() error, on the pointer, checks the rest: the other keywords of
+//     the jsonschema tag only inform.
 //
 // A template may stand for any scalar. What it renders must then parse as the
 // parameter's type; it can never become a list, a mapping or another key, so
@@ -84,7 +85,7 @@ func compileTemplates(n *node, path string, report *reporter) bool {
 		t, err := CompileTemplate(n.string)
 		if err != nil {
 			report.errorf(path, "template: %s", err)
-			return false
+			t = &Template{source: n.string} // it is meant as one: say no more about it
 		}
 		n.template = t
 		return true

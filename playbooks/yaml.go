@@ -171,7 +171,7 @@ func (c *converter) place(tk *token.Token) position {
 func (c *converter) convert(n ast.Node, path string, depth int) *node {
 	pos := c.place(n.GetToken())
 	if depth > maxDepth {
-		c.report.errorAt(pos, path, "%s", errTooDeep)
+		c.report.errorAt(pos, "", "%s", errTooDeep)
 		return &node{pos: pos}
 	}
 	switch v := n.(type) {
