@@ -2,6 +2,12 @@ package kube
 
 import (
 	"context"
+	"fmt"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/alertmedic/alertmedic/internal/action"
 	"github.com/alertmedic/alertmedic/internal/guard"
@@ -11,22 +17,9 @@ import (
 // namespace, with any value but "false".
 const SkipAnnotation = "alertmedic.io/skip"
 
-// DefaultProtectedPods selects the pods whose nodes are protected when
-// ProtectConfig names none: what alertmedic needs to see and to remember.
-const DefaultProtectedPods = "app.kubernetes.io/name in (prometheus, alertmanager, alertmedic, postgresql)"
-
-// ProtectConfig says what is never touched.
-type ProtectConfig struct {
-	// Namespaces are protected; nil means kube-system.
-	Namespaces []string
-	// Named are protected namespaces that the playbook names explicitly, which
-	// lifts their protection; control-plane pods stay protected.
-	Named []string
-	// PodSelectors are label selectors of pods, in any namespace, that protect
-	// the node they run on; nil means DefaultProtectedPods.
-	PodSelectors []string
-	// NodeSelectors are label selectors of further protected nodes.
-	NodeSelectors []string
+func optedOut(annotations map[string]string) bool {
+	value, ok := annotations[SkipAnnotation]
+	return ok && !strings.EqualFold(strings.TrimSpace(value), "false")
 }
 
 // EvidenceRequest asks for evidence about a target.
@@ -41,5 +34,141 @@ type EvidenceRequest struct {
 // ObservedAt is taken before the first read. What could not be observed is left
 // unknown and named in Errors: evidence with Errors must not admit anything.
 func (c *Client) Evidence(ctx context.Context, r EvidenceRequest) guard.Evidence {
-	return guard.Evidence{ObservedAt: c.now(), Errors: []string{"evidence is not built yet"}}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	g := &gathering{c: c, r: r, out: guard.Evidence{ObservedAt: c.now()}}
+	if r.Target.IsZero() {
+		// An empty target is never a wildcard.
+		g.out.Errors = append(g.out.Errors, "the target is empty")
+		return g.out
+	}
+	g.target(ctx)
+	if r.NeedNodes {
+		nodes, err := c.nodeEvidence(ctx, r.Target.Cluster)
+		if err != nil {
+			g.fail("counting nodes", err)
+		}
+		g.out.Nodes = nodes
+	}
+	return g.out
+}
+
+// gathering is one collection of evidence.
+type gathering struct {
+	c   *Client
+	r   EvidenceRequest
+	out guard.Evidence
+}
+
+func (g *gathering) fail(what string, err error) {
+	g.out.Errors = append(g.out.Errors, fmt.Sprintf("%s: %v", what, Classify(err, false)))
+}
+
+// skip records the first object that opts out.
+func (g *gathering) skip(kind, namespace, name string, annotations map[string]string) {
+	if g.out.Target.Skip == "" && optedOut(annotations) {
+		g.out.Target.Skip = action.Ref{Kind: action.Kind(kind), Namespace: namespace, Name: name}.String()
+	}
+}
+
+func (g *gathering) skipObject(object *unstructured.Unstructured) {
+	g.skip(object.GetKind(), object.GetNamespace(), object.GetName(), object.GetAnnotations())
+}
+
+func (g *gathering) target(ctx context.Context) {
+	t := g.r.Target
+	object, err := g.c.get(ctx, t.Kind, t.Namespace, t.Name)
+	switch {
+	case apierrors.IsNotFound(err):
+		// Positively gone: what it would be protected by does not matter.
+		return
+	case err != nil:
+		g.fail("reading "+t.Ref.String(), err)
+		return
+	}
+	out := &g.out.Target
+	out.Exists, out.UID = true, string(object.GetUID())
+	out.Terminating = object.GetDeletionTimestamp() != nil
+	g.skipObject(object)
+	g.namespace(ctx)
+	owners := g.owners(ctx, object)
+	pod := g.pod(ctx, object)
+	g.protection(ctx, object, pod, owners)
+}
+
+func (g *gathering) namespace(ctx context.Context) {
+	name := g.r.Target.Namespace
+	if name == "" {
+		return
+	}
+	namespace, err := g.c.own.typed.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		g.fail("reading namespace "+name, err)
+		return
+	}
+	g.out.Target.Terminating = g.out.Target.Terminating || namespace.DeletionTimestamp != nil
+	g.skip("Namespace", "", name, namespace.Annotations)
+}
+
+// owners reads the controllers of the target, and its recorded top controller
+// where that is another object, as for a claim or an autoscaler. The annotations
+// of a custom controller are not read: alertmedic has no right to.
+func (g *gathering) owners(ctx context.Context, object *unstructured.Unstructured) chain {
+	owners, err := g.c.walk(ctx, object)
+	if err != nil {
+		g.fail("reading the owners of "+refOf(object).String(), err)
+		return chain{{ref: refOf(object), object: object}}
+	}
+	for _, o := range owners[1:] {
+		if o.object != nil {
+			g.skipObject(o.object)
+		}
+	}
+	for _, top := range []action.Ref{owners.top(), g.r.Target.Top} {
+		if !readable(top) || top.Kind == action.KindNode || read(owners, top) {
+			continue
+		}
+		above, err := g.c.get(ctx, top.Kind, top.Namespace, top.Name)
+		switch {
+		case err == nil:
+			g.skipObject(above)
+			owners = append(owners, owned{ref: refOf(above), object: above})
+		case !apierrors.IsNotFound(err):
+			g.fail("reading "+top.String(), err)
+		}
+	}
+	return owners
+}
+
+// read reports whether the chain already holds the object itself.
+func read(owners chain, ref action.Ref) bool {
+	for _, o := range owners {
+		if o.object != nil && o.ref.Kind == ref.Kind && o.ref.Name == ref.Name {
+			return true
+		}
+	}
+	return false
+}
+
+// pod reads the pod that the alert named, nil when there is none.
+func (g *gathering) pod(ctx context.Context, object *unstructured.Unstructured) *unstructured.Unstructured {
+	ref := g.r.Target.Pod
+	switch {
+	case g.r.Target.Kind == action.KindPod:
+		g.out.Target.PodExists, g.out.Target.PodUID = true, string(object.GetUID())
+		return object
+	case ref == nil:
+		return nil
+	}
+	pod, err := g.c.get(ctx, action.KindPod, ref.Namespace, ref.Name)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		g.fail("reading "+ref.String(), err)
+		return nil
+	}
+	g.out.Target.PodExists, g.out.Target.PodUID = true, string(pod.GetUID())
+	g.skipObject(pod)
+	return pod
 }

@@ -2,15 +2,198 @@ package kube
 
 import (
 	"context"
+	"slices"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/alertmedic/alertmedic/internal/action"
 	"github.com/alertmedic/alertmedic/playbooks"
 )
 
+// revisionAnnotation numbers the ReplicaSets of a Deployment.
+const revisionAnnotation = "deployment.kubernetes.io/revision"
+
 // Facts observes the target for a playbook's conditions, and returns the raw
 // object too, nil when it is not there. A fact that the kind does not have, or
-// that could not be read, stays nil; an error means that the target itself
-// could not be read.
+// that could not be read, stays nil; an error, a *action.Error, means that the
+// target itself could not be read.
+//
+// Restarts are those of the pod for a Pod target, and of all live pods of the
+// workload otherwise. The other facts are of the workload: the target itself,
+// the controller of a pod, or what an autoscaler scales.
 func (c *Client) Facts(ctx context.Context, target action.Target) (playbooks.Facts, map[string]any, error) {
-	return playbooks.Facts{}, nil, action.Errorf(action.ReasonUnavailable, "facts are not built yet")
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	if target.IsZero() {
+		return playbooks.Facts{}, nil, action.Errorf(action.ReasonInternal, "kube: facts of an empty target")
+	}
+	object, err := c.get(ctx, target.Kind, target.Namespace, target.Name)
+	if err != nil && !apierrors.IsNotFound(err) {
+		return playbooks.Facts{}, nil, Classify(err, false)
+	}
+	var raw map[string]any
+	if err == nil {
+		raw = object.Object
+	} else {
+		object = nil
+	}
+	var facts playbooks.Facts
+	workload, err := c.workloadOf(ctx, target, object)
+	if err == nil && workload != nil {
+		err = c.workloadFacts(ctx, workload, &facts)
+	}
+	if err != nil {
+		c.log.WarnContext(ctx, "some facts are unknown", "target", target.Ref.String(), "error", err)
+	}
+	if target.Kind == action.KindPod {
+		facts.Restarts = nil
+		if object != nil {
+			if pod, err := typed[corev1.Pod](object); err == nil {
+				facts.Restarts = new(restarts([]corev1.Pod{*pod}))
+			}
+		}
+	}
+	return facts, raw, nil
+}
+
+// workloadOf returns the workload that the target's facts are about, nil when
+// it has none or is gone.
+func (c *Client) workloadOf(ctx context.Context, target action.Target, object *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	if action.KindWorkload.Covers(target.Kind) {
+		return object, nil
+	}
+	ref := target.Top
+	switch target.Kind {
+	case action.KindPod:
+		if object != nil {
+			owners, err := c.walk(ctx, object)
+			if err != nil {
+				return nil, err
+			}
+			if found, ok := owners.find(action.KindWorkload); ok {
+				return found.object, nil
+			}
+			return nil, nil
+		}
+	case action.KindHPA:
+		if object != nil {
+			ref = scaledBy(object)
+		}
+	default:
+		return nil, nil
+	}
+	if !readable(ref) || !action.KindWorkload.Covers(ref.Kind) {
+		return nil, nil
+	}
+	workload, err := c.get(ctx, ref.Kind, ref.Namespace, ref.Name)
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	return workload, err
+}
+
+// workloadFacts fills in facts one by one; the first failure leaves those after
+// it unknown.
+func (c *Client) workloadFacts(ctx context.Context, workload *unstructured.Unstructured, facts *playbooks.Facts) error {
+	if replicas, ok, _ := unstructured.NestedInt64(workload.Object, "spec", "replicas"); ok {
+		facts.Replicas = new(replicas)
+	}
+	ref := refOf(workload)
+	at, count, err := c.revisions(ctx, workload)
+	if err != nil {
+		return err
+	}
+	facts.RolledOutAt, facts.Revisions = at, count
+	pods, err := c.podsOf(ctx, workload)
+	if err != nil {
+		return err
+	}
+	facts.Restarts = new(restarts(pods))
+	list, err := c.own.dynamic.Resource(resources[action.KindHPA]).Namespace(ref.Namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	facts.HPA = new(slices.ContainsFunc(list.Items, func(o unstructured.Unstructured) bool {
+		scaled := scaledBy(&o)
+		return scaled.Group == ref.Group && scaled.Kind == ref.Kind && scaled.Name == ref.Name
+	}))
+	return nil
+}
+
+func restarts(pods []corev1.Pod) int64 {
+	var sum int64
+	for i := range pods {
+		for _, s := range slices.Concat(pods[i].Status.InitContainerStatuses, pods[i].Status.ContainerStatuses) {
+			sum += int64(s.RestartCount)
+		}
+	}
+	return sum
+}
+
+// revisions tells when the current revision was created and how many are kept.
+func (c *Client) revisions(ctx context.Context, workload *unstructured.Unstructured) (*time.Time, *int64, error) {
+	selector, err := podSelector(workload)
+	if err != nil {
+		return nil, nil, err
+	}
+	options := metav1.ListOptions{LabelSelector: selector.String()}
+	owner := refOf(workload)
+	switch owner.Kind {
+	case action.KindDeployment:
+		sets, err := c.own.typed.AppsV1().ReplicaSets(owner.Namespace).List(ctx, options)
+		if err != nil {
+			return nil, nil, err
+		}
+		at, count := deploymentRevisions(workload.GetAnnotations()[revisionAnnotation], owner, sets.Items)
+		return at, count, nil
+	case action.KindStatefulSet, action.KindDaemonSet:
+		all, err := c.own.typed.AppsV1().ControllerRevisions(owner.Namespace).List(ctx, options)
+		if err != nil {
+			return nil, nil, err
+		}
+		current, _, _ := unstructured.NestedString(workload.Object, "status", "updateRevision")
+		at, count := controllerRevisions(current, owner, all.Items)
+		return at, count, nil
+	}
+	return nil, nil, nil
+}
+
+func deploymentRevisions(current string, owner action.Ref, sets []appsv1.ReplicaSet) (*time.Time, *int64) {
+	var at *time.Time
+	var count int64
+	for i := range sets {
+		set := &sets[i]
+		if !ownedBy(set, owner) {
+			continue
+		}
+		count++
+		if current != "" && set.Annotations[revisionAnnotation] == current {
+			at = new(set.CreationTimestamp.Time)
+		}
+	}
+	return at, &count
+}
+
+// controllerRevisions finds the current revision by its name, or for a
+// DaemonSet, which does not tell, by the highest number.
+func controllerRevisions(current string, owner action.Ref, revisions []appsv1.ControllerRevision) (*time.Time, *int64) {
+	var at *time.Time
+	var count, highest int64
+	for i := range revisions {
+		r := &revisions[i]
+		if !ownedBy(r, owner) {
+			continue
+		}
+		count++
+		if r.Name == current || current == "" && r.Revision > highest {
+			highest = r.Revision
+			at = new(r.CreationTimestamp.Time)
+		}
+	}
+	return at, &count
 }
