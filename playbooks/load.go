@@ -202,6 +202,8 @@ func (l *loader) read(file string) ([]byte, error) {
 
 func (l *loader) documents(file string, data []byte) {
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+	// The same text has the same hash, whichever editor wrote it.
+	data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
 	report := newReporter(file)
 	defer func() { l.problems = append(l.problems, report.problems...) }()
 	if !utf8.Valid(data) {

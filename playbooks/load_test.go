@@ -1,14 +1,166 @@
 package playbooks
 
 import (
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/alertmedic/alertmedic/internal/action"
+	"github.com/alertmedic/alertmedic/internal/guard"
 )
+
+func load(paths ...string) (*Set, Problems) {
+	return Load(paths, LoadOptions{Catalogue: catalogue()})
+}
 
 func TestLoadGood(t *testing.T) {
 	t.Parallel()
-	set, problems := Load([]string{"../testdata/playbooks/good"}, LoadOptions{Catalogue: catalogue()})
+	set, problems := load("../testdata/playbooks/good")
 	require.Empty(t, problems)
-	require.Equal(t, 3, set.Len())
+	require.Equal(t, []string{"pod-crash-looping", "just-look", "scale-up"}, namesOf(set.All()))
+
+	p, ok := set.Get("pod-crash-looping")
+	require.True(t, ok)
+	require.Equal(t, "../testdata/playbooks/good/pod-crash-looping.yaml", p.File)
+	require.Equal(t, 4, p.Line)
+	require.Equal(t, map[string]string{"team": "shop"}, p.Labels)
+	require.Equal(t, `{alertname="KubePodCrashLooping",namespace!~"kube-.*",namespace!=""}`, p.Matchers.String())
+	require.True(t, p.When.AlertOnly())
+	require.Equal(t, 10, p.Priority)
+	require.True(t, p.Exclusive)
+	require.Equal(t, "medic-shop", p.ServiceAccountName)
+	require.Equal(t, TargetSpec{Kind: action.KindWorkload}, p.Target)
+	require.Equal(t, guard.Auto, p.Mode)
+	require.Equal(t, Limits{MaxConcurrentRuns: 1, CooldownAfterSuccess: 30 * time.Minute, CooldownAfterFailure: 2 * time.Hour,
+		MaxAttempts: 3, AttemptsWindow: 24 * time.Hour, ExpireAfter: time.Hour}, p.Limits)
+	require.Equal(t, "#shop-oncall", p.Notify.SlackChannel.String())
+	require.Len(t, p.Remedies, 2)
+
+	restart, rollBack := p.Remedies[0], p.Remedies[1]
+	require.Equal(t, Verify{Timeout: 15 * time.Minute, StableFor: 3 * time.Minute, Alert: AlertResolved}, restart.Verify)
+	require.Equal(t, Keep, restart.OnFailure)
+	require.Nil(t, restart.When)
+	require.Equal(t, 2*time.Minute, restart.Steps[0].Timeout)
+	require.JSONEq(t, `{"gracePeriod":"30s"}`, restart.Steps[0].With.String())
+	require.Equal(t, Revert, rollBack.OnFailure)
+	require.Equal(t, guard.Approve, rollBack.Mode)
+	require.False(t, rollBack.When.AlertOnly())
+	require.Equal(t, time.Minute, rollBack.Verify.StableFor)
+	require.Equal(t, "the old revision is fully rolled out", rollBack.Verify.Conditions[0].Message)
+
+	defaults, _ := set.Get("just-look")
+	require.False(t, defaults.Exclusive)
+	require.Equal(t, guard.Observe, defaults.Mode)
+	require.Equal(t, Limits{}, defaults.Limits)
+	require.Nil(t, defaults.Notify.SlackChannel)
+	require.Equal(t, Verify{Timeout: 15 * time.Minute, StableFor: time.Minute, Alert: AlertResolved}, defaults.Remedies[0].Verify)
+	require.Equal(t, "{}", defaults.Remedies[0].Steps[0].With.String())
+
+	scale, _ := set.Get("scale-up")
+	require.Equal(t, guard.Mode(""), scale.Mode)
+	require.Equal(t, AlertIgnore, scale.Remedies[0].Verify.Alert)
+	require.Equal(t, "{{ .Labels.deployment }}", scale.Target.Name.String())
+}
+
+func TestLoadFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	good := playbookYAML("a", "x")
+	write(t, dir+"/ok/a.yml", good)
+	write(t, dir+"/ok/.hidden.yaml", "broken: [")
+	write(t, dir+"/ok/..data/b.yaml", "broken: [")
+	write(t, dir+"/ok/README.md", "broken: [")
+	write(t, dir+"/big.yaml", strings.Repeat("# ten mebibytes\n", 10<<16))
+	write(t, dir+"/few.yaml", good+"# "+strings.Repeat("x", 1000))
+	require.NoError(t, os.Mkdir(dir+"/none", 0o700))
+	require.NoError(t, os.Mkdir(dir+"/dir.yaml", 0o700))
+	require.NoError(t, os.Symlink("nowhere", dir+"/dangling.yaml"))
+	require.NoError(t, os.Symlink("loop.yaml", dir+"/loop.yaml"))
+
+	set, problems := load(dir+"/ok", dir+"/ok/", dir+"/ok/a.yml") // named thrice, read once
+	require.Empty(t, problems)
+	require.Equal(t, 1, set.Len())
+
+	for path, want := range map[string]string{
+		"absent":        "absent: no such file or directory",
+		"absent/a.yaml": "absent/a.yaml: no such file or directory",
+		"dangling.yaml": "dangling.yaml: no such file or directory",
+		"loop.yaml":     "loop.yaml: too many levels of symbolic links",
+		"none":          "none: no *.yaml or *.yml file in this directory",
+		"dir.yaml":      "dir.yaml: no *.yaml or *.yml file in this directory",
+		"big.yaml":      "big.yaml: is 10485760 bytes large; at most 1048576 are read: split it",
+		"big.yaml/x":    "big.yaml/x: not a directory",
+	} {
+		set, problems := load(filepath.Join(dir, path))
+		require.Nil(t, set)
+		require.EqualError(t, problems.Err(), dir+"/"+want)
+	}
+	_, problems = Load([]string{dir + "/few.yaml"}, LoadOptions{Catalogue: catalogue(), MaxFileSize: 1000})
+	require.ErrorContains(t, problems.Err(), "bytes large; at most 1000 are read: split it")
+	_, problems = LoadBytes("f", make([]byte, 2<<20), LoadOptions{Catalogue: catalogue()})
+	require.EqualError(t, problems.Err(), "f: is larger than 1048576 bytes: split it")
+	_, problems = load()
+	require.EqualError(t, problems.Err(), "no file or directory of playbooks is configured")
+	_, problems = Load([]string{"x"}, LoadOptions{})
+	require.EqualError(t, problems.Err(), "no catalogue of actions was given")
+	_, problems = LoadBytes("x", nil, LoadOptions{})
+	require.EqualError(t, problems.Err(), "no catalogue of actions was given")
+	_, problems = load("/dev/null")
+	require.EqualError(t, problems.Err(), "/dev/null: is not a regular file")
+
+	// Good and bad together: everything is reported, nothing is loaded.
+	set, problems = load(dir+"/ok", dir+"/none", dir+"/absent")
+	require.Nil(t, set)
+	require.Len(t, problems, 2)
+}
+
+// Text in forms that files really have must all say the same.
+func TestLoadEncodings(t *testing.T) {
+	t.Parallel()
+	plain := playbookYAML("a", "x")
+	want, problems := LoadBytes("a.yaml", []byte(plain), LoadOptions{Catalogue: catalogue()})
+	require.NoError(t, problems.Err())
+	for name, text := range map[string]string{
+		"CRLF":              strings.ReplaceAll(plain, "\n", "\r\n"),
+		"byte order mark":   "\xef\xbb\xbf" + plain,
+		"no final newline":  strings.TrimSuffix(plain, "\n"),
+		"markers":           "---\n" + plain + "---\n",
+		"empty documents":   "# c\n---\n---\n\n---\n" + plain + "...\n# end\n",
+		"marker + comment":  "--- # first\n" + plain,
+		"CRLF with markers": "---\r\n" + strings.ReplaceAll(plain, "\n", "\r\n") + "...\r\n",
+		"tab in a comment":  "\t# tab\n" + plain,
+	} {
+		set, problems := LoadBytes("a.yaml", []byte(text), LoadOptions{Catalogue: catalogue()})
+		require.NoError(t, problems.Err(), name)
+		require.Equal(t, want.Hash(), set.Hash(), name)
+	}
+}
+
+func TestProblemString(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, `f:1:2: p: m (did you mean "x"?)`, Problem{File: "f", Line: 1, Column: 2, Path: "p", Message: "m", Suggestion: "x"}.String())
+	require.Equal(t, `f: warning: m`, Problem{File: "f", Message: "m", Warning: true}.String())
+	require.Equal(t, `m`, Problem{Message: "m"}.String())
+	require.NoError(t, Problems{{Message: "m", Warning: true}}.Err())
+}
+
+func TestSuggest(t *testing.T) {
+	t.Parallel()
+	names := []string{"pod.delete", "pod.evict", "workload.restart", "name"}
+	for got, want := range map[string]string{
+		"pod.delte": "pod.delete", "POD.EVICT": "pod.evict", "workload.restrat": "workload.restart", "nmae": "name",
+		"reboot": "", "": "", strings.Repeat("x", 1000): "",
+	} {
+		require.Equal(t, want, suggest(got, names), got)
+	}
+}
+
+func TestQuoteCutsLongText(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, `"a\nb"`, quote("a\nb"))
+	require.Equal(t, `"`+strings.Repeat("x", 79)+`"...`, quote(strings.Repeat("x", 79)+"éé"))
 }

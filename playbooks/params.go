@@ -169,16 +169,18 @@ func (p *Params) RenderFor(spec action.Spec, data TemplateData) (json.RawMessage
 	return raw, nil
 }
 
-// renderNode copies n with its templates rendered.
+// renderNode copies n with its templates rendered, and without places: what is
+// wrong with a rendered value is not the file's fault.
 func renderNode(n *node, path string, data TemplateData) (*node, error) {
 	out := *n
+	out.pos = position{}
 	switch {
 	case n.template != nil:
 		text, err := n.template.Render(data)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
-		out = node{kind: stringNode, pos: n.pos, string: text, rendered: true}
+		out = node{kind: stringNode, string: text, rendered: true}
 	case n.kind == seqNode:
 		out.items = make([]*node, len(n.items))
 		for i, item := range n.items {
@@ -195,7 +197,7 @@ func renderNode(n *node, path string, data TemplateData) (*node, error) {
 			if err != nil {
 				return nil, err
 			}
-			out.fields[i] = &field{key: f.key, keyPos: f.keyPos, value: r}
+			out.fields[i] = &field{key: f.key, value: r}
 		}
 	}
 	return &out, nil

@@ -28,7 +28,7 @@ func splitDocuments(data []byte, report *reporter) []document {
 	current := document{line: 1}
 	ended := false // after "...", until the next "---"
 	for i, line := range bytes.SplitAfter(data, []byte("\n")) {
-		bare := strings.TrimRight(string(line), "\r\n")
+		bare := strings.TrimSuffix(string(line), "\n")
 		rest, marker := strings.CutPrefix(bare, "---")
 		switch {
 		case marker && (rest == "" || rest[0] == ' ' || rest[0] == '\t'):
@@ -79,7 +79,6 @@ func checkText(d document, report *reporter) bool {
 	}
 	open := 0
 	for i, line := range strings.Split(string(d.text), "\n") {
-		line = strings.TrimSuffix(line, "\r")
 		if at := strings.IndexByte(line, '\t'); at >= 0 && !strings.HasPrefix(strings.TrimSpace(line), "#") {
 			fail(i, utf8.RuneCountInString(line[:at])+1, `a tab: indent and separate with spaces, and write \t inside double quotes`)
 		}
