@@ -161,7 +161,8 @@ func (w *work) transition(entries ...journal.Entry) store.Transition {
 	w.run.State = encode(w.st)
 	t := store.Transition{Fence: w.run.Fence(), Run: w.run, Entries: append(w.queued, entries...)}
 	if w.told && w.e.Reporter != nil {
-		w.report.Run, w.report.Playbook, w.report.Entries = w.run, w.pb, t.Entries
+		w.report.Run, w.report.Playbook, w.report.At = w.run, w.pb, w.now
+		w.report.SlackChannel = w.slackChannel()
 		w.report.Alerts = w.alerts()
 		for _, i := range w.order() {
 			w.report.Steps = append(w.report.Steps, w.steps[i])
@@ -172,6 +173,20 @@ func (w *work) transition(entries ...journal.Entry) store.Transition {
 		t.Outbox = w.e.Reporter.Messages(w.report)
 	}
 	return t
+}
+
+// slackChannel renders the playbook's channel. A template that fails for this
+// alert costs the message its own channel, not its delivery.
+func (w *work) slackChannel() string {
+	if w.pb == nil || w.pb.Notify.SlackChannel == nil {
+		return ""
+	}
+	channel, err := w.pb.Notify.SlackChannel.Render(templateData(w.firstAlert(), w.runData()))
+	if err != nil {
+		w.e.Logger.Warn("render notify.slack.channel; the configured channel is used", "playbook", w.run.Playbook, "err", err)
+		return ""
+	}
+	return channel
 }
 
 // tell makes the next transition carry a report to people.

@@ -333,5 +333,7 @@ type Report struct {
 	Event    journal.Kind
 	Message  string
 	PlanHash string // while an approval is asked for
-	Entries  []journal.Entry
+	// SlackChannel is the playbook's own, "" for the configuration's.
+	SlackChannel string
+	At           time.Time
 }

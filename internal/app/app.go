@@ -1,0 +1,304 @@
+// Package app wires the parts into one process: start, reload, readiness and an
+// orderly stop. It decides nothing about alerts or runs.
+package app
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/alertmedic/alertmedic/internal/auth"
+	"github.com/alertmedic/alertmedic/internal/config"
+	"github.com/alertmedic/alertmedic/internal/engine"
+	"github.com/alertmedic/alertmedic/internal/guard"
+	"github.com/alertmedic/alertmedic/internal/journal"
+	"github.com/alertmedic/alertmedic/internal/kube"
+	"github.com/alertmedic/alertmedic/internal/notify"
+	"github.com/alertmedic/alertmedic/internal/promapi"
+	"github.com/alertmedic/alertmedic/internal/store"
+	"github.com/alertmedic/alertmedic/k8sactions"
+	"github.com/alertmedic/alertmedic/playbooks"
+	"github.com/alertmedic/alertmedic/receiver"
+)
+
+// Options say what to run.
+type Options struct {
+	Config *config.Config
+	Logger *slog.Logger
+	// Registry receives every metric; nil makes one with the process and Go
+	// collectors.
+	Registry *prometheus.Registry
+	// Kubernetes overrides the configuration's connection, for tests.
+	Kubernetes *rest.Config
+	// Listener overrides the configuration's address, for tests.
+	Listener net.Listener
+	// Reload makes the process read its playbooks and tokens again (SIGHUP).
+	Reload <-chan struct{}
+	// Ready is called once with the address when requests are answered.
+	Ready func(net.Addr)
+	// Version is reported in the log and the journal.
+	Version string
+}
+
+// app is the running process.
+type app struct {
+	cfg      *config.Config
+	log      *slog.Logger
+	registry *prometheus.Registry
+	owner    string
+	version  string
+
+	store     *store.Store
+	kube      *kube.Client
+	actions   *k8sactions.Catalogue
+	playbooks *playbooks.Manager
+	readers   map[string]*promapi.Reader
+	auth      *auth.Authenticator
+	engine    *engine.Engine
+	deliverer *notify.Deliverer
+	stopping  atomic.Bool
+}
+
+// Run serves until ctx ends or a part fails for good. It returns nil after an
+// orderly stop.
+func Run(ctx context.Context, o Options) error {
+	a := &app{cfg: o.Config, log: o.Logger, registry: o.Registry, version: o.Version, owner: ownerName()}
+	if a.registry == nil {
+		a.registry = prometheus.NewRegistry()
+		a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	}
+	listener := o.Listener
+	if listener == nil {
+		// The port first: a taken one is the commonest mistake and the cheapest to find.
+		var err error
+		listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", a.cfg.Listen.Address)
+		if err != nil {
+			return fmt.Errorf("listen on %s: %w; set listen.address to a free one", a.cfg.Listen.Address, err)
+		}
+	}
+	var cleanups []func() error
+	defer func() {
+		for i := len(cleanups) - 1; i >= 0; i-- {
+			if err := cleanups[i](); err != nil {
+				a.log.Error("stop", "err", err)
+			}
+		}
+	}()
+	cleanups = append(cleanups, func() error { return ignoreClosed(listener.Close()) })
+	if err := a.open(ctx, o, &cleanups); err != nil {
+		return err
+	}
+	if err := a.start(ctx); err != nil {
+		return err
+	}
+	return a.serve(ctx, o, listener)
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// ownerName is unique among replicas and restarts: a lease of the process before
+// must never look like our own.
+func ownerName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "alertmedic"
+	}
+	return host + "-" + uuid.NewString()[:8]
+}
+
+// open makes the parts, the fallible ones that need nothing else first.
+func (a *app) open(ctx context.Context, o Options, cleanups *[]func() error) error {
+	dsn, err := a.cfg.Store.ResolveDSN()
+	if err != nil {
+		return err
+	}
+	a.store, err = store.Open(ctx, store.Options{DSN: dsn, Clock: time.Now, Logger: a.log, FlapDwell: a.cfg.Store.FlapDwell, Registerer: a.registry})
+	if err != nil {
+		return fmt.Errorf("open the store: %w", err)
+	}
+	*cleanups = append(*cleanups, a.store.Close)
+
+	restConfig := o.Kubernetes
+	if restConfig == nil {
+		if restConfig, err = restConfigOf(a.cfg.Kubernetes); err != nil {
+			return err
+		}
+	}
+	k := a.cfg.Kubernetes
+	a.kube, err = kube.New(kube.Options{Config: restConfig, Namespace: k.ServiceAccountNamespace, QPS: float32(k.QPS), Burst: k.Burst,
+		UserAgent: "alertmedic/" + cmp.Or(a.version, "dev"), Logger: a.log,
+		Self: kube.Self{Namespace: os.Getenv("POD_NAMESPACE"), Pod: os.Getenv("POD_NAME"), Node: os.Getenv("NODE_NAME")}})
+	if err != nil {
+		return fmt.Errorf("connect to Kubernetes: %w", err)
+	}
+	*cleanups = append(*cleanups, func() error { a.kube.Close(); return nil })
+	if a.actions, err = k8sactions.New(clients{a.kube}, k8sactions.Options{Logger: a.log}); err != nil {
+		return fmt.Errorf("build the actions: %w", err)
+	}
+	if a.auth, err = a.authenticator(); err != nil {
+		return err
+	}
+	if err := a.openReaders(); err != nil {
+		return err
+	}
+	a.playbooks, err = playbooks.NewManager(playbooks.ManagerOptions{Paths: a.cfg.Playbooks.Paths, Catalogue: a.actions, Logger: a.log,
+		Registerer: a.registry, OnReload: a.reloaded})
+	if err != nil {
+		return fmt.Errorf("load the playbooks: %w", err)
+	}
+	return nil
+}
+
+// restConfigOf connects as the configuration says: in the cluster, or as
+// kubectl would.
+func restConfigOf(k config.Kubernetes) (*rest.Config, error) {
+	if k.Kubeconfig == "" && k.Context == "" {
+		cfg, err := rest.InClusterConfig()
+		if err == nil {
+			return cfg, nil
+		}
+		if !errors.Is(err, rest.ErrNotInCluster) {
+			return nil, fmt.Errorf("connect to Kubernetes from within the cluster: %w", err)
+		}
+	}
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = k.Kubeconfig
+	cfg, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: k.Context}).ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("no Kubernetes cluster is configured: %w; set kubernetes.kubeconfig, or run in a cluster", err)
+	}
+	return cfg, nil
+}
+
+// openReaders makes a reader for each source that says where its alerts live.
+func (a *app) openReaders() error {
+	a.readers = map[string]*promapi.Reader{}
+	m, err := promapi.NewMetrics(a.registry)
+	if err != nil {
+		return err
+	}
+	for _, s := range a.cfg.Sources {
+		if len(s.Alertmanagers)+len(s.Prometheuses) == 0 {
+			a.log.Warn("the source has no alertmanagers and prometheuses: the state of its alerts stays unknown, and nothing is done about them", "source", s.Name)
+			continue
+		}
+		r, err := promapi.New(promapi.Config{Source: s.Name, Alertmanagers: endpoints(s.Alertmanagers), Prometheuses: endpoints(s.Prometheuses), Metrics: m})
+		if err != nil {
+			return fmt.Errorf("sources: %s: %w", s.Name, err)
+		}
+		a.readers[s.Name] = r
+	}
+	return nil
+}
+
+func endpoints(in []config.Endpoint) []promapi.Endpoint {
+	var out []promapi.Endpoint
+	for _, e := range in {
+		out = append(out, promapi.Endpoint{URL: e.URL, BearerTokenFile: e.BearerTokenFile, CAFile: e.CAFile, InsecureSkipVerify: e.InsecureSkipVerify})
+	}
+	return out
+}
+
+// start makes the parts that rest on the others.
+func (a *app) start(ctx context.Context) error {
+	if err := a.snapshotPlaybooks(ctx); err != nil {
+		return err
+	}
+	sources := map[string]engine.Source{}
+	for _, s := range a.cfg.Sources {
+		src := engine.Source{Name: s.Name, Cluster: cmp.Or(s.Cluster, a.cfg.Cluster), Namespaces: s.Namespaces, Playbooks: s.Playbooks}
+		if r, ok := a.readers[s.Name]; ok {
+			src.Reader = r
+		}
+		sources[s.Name] = src
+	}
+	c := a.cfg
+	var err error
+	a.engine, err = engine.New(engine.Options{
+		Store: a.store, Cluster: a.kube, Actions: a.actions, Sources: sources, Reporter: a.newReporter(), Playbooks: a.playbooks.Current,
+		Matched: receiver.Matched(c.Safety.ExpireAfter), Limits: c.LimitsFor, Mode: c.Safety.Mode, ExpireAfter: c.Safety.ExpireAfter,
+		GuardConfig:           guard.Config{ProtectedNamespaces: c.Safety.ProtectedNamespaces, RetryEvery: 15 * time.Second},
+		Protect:               kube.ProtectConfig{Namespaces: c.Safety.ProtectedNamespaces, PodSelectors: c.Safety.ProtectedSelectors},
+		DefaultServiceAccount: c.Kubernetes.DefaultServiceAccountName, Owner: a.owner,
+		Workers: c.Engine.Workers, Lease: c.Engine.Lease, CallTimeout: c.Engine.CallTimeout, Poll: c.Engine.Poll,
+		UnknownExtension: c.Engine.UnknownExtension, Resync: c.Engine.ResyncInterval, Logger: a.log, Registerer: a.registry,
+	})
+	if err != nil {
+		return err
+	}
+	if a.deliverer, err = a.newDeliverer(); err != nil {
+		return err
+	}
+	if err := a.registry.Register(newStateCollector(a.store)); err != nil {
+		return fmt.Errorf("register the store's metrics: %w", err)
+	}
+	return a.journal(ctx, journal.Entry{Kind: journal.ServiceStarted, Actor: a.owner, Cluster: c.Cluster,
+		Message: fmt.Sprintf("version %s, %d playbooks, %s", cmp.Or(a.version, "dev"), a.playbooks.Current().Len(), a.store.Dialect())})
+}
+
+func (a *app) journal(ctx context.Context, en journal.Entry) error {
+	if err := a.store.Append(ctx, en); err != nil {
+		return fmt.Errorf("write the journal: %w", err)
+	}
+	return nil
+}
+
+// snapshotPlaybooks stores what is loaded, so that a run can be carried on with
+// the playbook that it began with.
+func (a *app) snapshotPlaybooks(ctx context.Context) error {
+	for _, pb := range a.playbooks.Current().All() {
+		if err := a.store.PutPlaybook(ctx, pb.Hash, pb.Doc); err != nil {
+			return fmt.Errorf("store the snapshot of playbook %s: %w", pb.Name, err)
+		}
+	}
+	return nil
+}
+
+// run works until ctx ends: each part in its own goroutine, the first failure
+// stops all.
+func (a *app) run(ctx context.Context, reload <-chan struct{}) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.engine.Run(ctx) })
+	g.Go(func() error { return a.deliverer.Run(ctx) })
+	g.Go(func() error { return a.checkpoints(ctx) })
+	g.Go(func() error {
+		if err := a.kube.WatchNodes(ctx); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("watch the nodes: %w", err)
+		}
+		return nil
+	})
+	if a.cfg.Playbooks.Watch {
+		g.Go(func() error { return a.playbooks.Watch(ctx) })
+	}
+	g.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-reload:
+				if _, err := a.Reload(ctx); err != nil {
+					a.log.Error("reload; what was loaded before stays in force", "err", err)
+				}
+			}
+		}
+	})
+	return g.Wait()
+}

@@ -1,0 +1,57 @@
+package app
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/alertmedic/alertmedic/internal/store"
+)
+
+// stateCollector reads what the store holds at each scrape: how many runs are
+// where, and how far the journal is sealed.
+type stateCollector struct {
+	store        *store.Store
+	runs, sealed *prometheus.Desc
+	up           *prometheus.Desc
+}
+
+func newStateCollector(s *store.Store) *stateCollector {
+	return &stateCollector{store: s,
+		runs:   prometheus.NewDesc("alertmedic_runs", "Runs that have not ended, by phase, what they wait for and playbook.", []string{"phase", "wait", "playbook"}, nil),
+		sealed: prometheus.NewDesc("alertmedic_journal_sealed_seq", "The last sealed entry of the journal.", nil, nil),
+		up:     prometheus.NewDesc("alertmedic_store_up", "1 if the store answered this scrape.", nil, nil),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- c.runs
+	ch <- c.sealed
+	ch <- c.up
+}
+
+// Collect implements prometheus.Collector.
+func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	up := 1.0
+	counts, err := c.store.CountRuns(ctx)
+	if err != nil {
+		up = 0
+	}
+	for _, n := range counts {
+		if n.Phase == store.Done {
+			continue
+		}
+		ch <- prometheus.MustNewConstMetric(c.runs, prometheus.GaugeValue, float64(n.Count), string(n.Phase), string(n.Wait), n.Playbook)
+	}
+	seq, _, err := c.store.LastSealed(ctx)
+	if err != nil {
+		up = 0
+	} else {
+		ch <- prometheus.MustNewConstMetric(c.sealed, prometheus.GaugeValue, float64(seq))
+	}
+	ch <- prometheus.MustNewConstMetric(c.up, prometheus.GaugeValue, up)
+}

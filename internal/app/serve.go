@@ -1,0 +1,109 @@
+package app
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/exporter-toolkit/web"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/alertmedic/alertmedic/internal/api"
+	"github.com/alertmedic/alertmedic/playbooks"
+	"github.com/alertmedic/alertmedic/receiver"
+)
+
+// serve answers requests and works until ctx ends, then stops in order: no new
+// webhooks (503, so Alertmanager keeps them), no new claims, requests under way
+// finish, the workers finish what they hold.
+func (a *app) serve(ctx context.Context, o Options, listener net.Listener) error {
+	hook, err := a.newReceiver()
+	if err != nil {
+		return err
+	}
+	handler, err := a.routes(hook)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Handler: handler, BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) }}
+	receiver.Limits{}.Configure(server)
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		err := web.Serve(listener, server, &web.FlagConfig{WebConfigFile: &a.cfg.Listen.WebConfigFile}, a.log)
+		if errors.Is(err, http.ErrServerClosed) {
+			return nil
+		}
+		return fmt.Errorf("serve: %w", err)
+	})
+	g.Go(func() error { return a.run(gctx, o.Reload) })
+	g.Go(func() error {
+		<-gctx.Done()
+		a.stopping.Store(true)
+		hook.Drain()
+		stop, cancel := context.WithTimeout(context.WithoutCancel(gctx), a.cfg.Engine.DrainTimeout)
+		defer cancel()
+		if err := server.Shutdown(stop); err != nil {
+			// Those who follow the log do not end by themselves.
+			return ignoreClosed(server.Close())
+		}
+		return nil
+	})
+	a.log.Info("serving", "address", listener.Addr().String(), "cluster", a.cfg.Cluster, "playbooks", a.playbooks.Current().Len(), "store", a.store.Dialect())
+	if o.Ready != nil {
+		o.Ready(listener.Addr())
+	}
+	err = g.Wait()
+	a.stopped(ctx)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func (a *app) newReceiver() (*receiver.Receiver, error) {
+	sources := map[string]receiver.Source{}
+	for _, s := range a.cfg.Sources {
+		sources[s.Name] = receiver.Source{Name: s.Name, Cluster: cmp.Or(s.Cluster, a.cfg.Cluster), Namespaces: s.Namespaces, Playbooks: s.Playbooks}
+	}
+	return receiver.New(receiver.Options{Accepter: a.store, Authenticator: a.auth, Current: func() receiver.Matcher { return a.playbooks.Current() },
+		Sources: sources, ExpireAfter: a.cfg.Safety.ExpireAfter, OnTruncated: func(string) { a.engine.TriggerResync() },
+		Logger: a.log, Registerer: a.registry})
+}
+
+// routes mounts everything that is served.
+func (a *app) routes(hook *receiver.Receiver) (http.Handler, error) {
+	r := chi.NewRouter()
+	hook.Routes(r)
+	// Metrics name playbooks and reasons, never objects: open, as is usual.
+	r.Handle("/metrics", promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{Registry: a.registry}))
+	if err := api.Mount(r, api.Options{Store: a.store, Playbooks: a.playbooks.Current, Auth: a.auth, Logger: a.log, Version: a.version,
+		Reload: func(ctx context.Context) (playbooks.Result, error) { return a.Reload(ctx) }, Checks: a.checks()}); err != nil {
+		return nil, fmt.Errorf("mount the API: %w", err)
+	}
+	return r, nil
+}
+
+// checks are what /-/ready asks. A cluster that is away makes the service not
+// ready, and loses nothing: webhooks are accepted all the same.
+func (a *app) checks() []api.Check {
+	return []api.Check{
+		{Name: "serving", Probe: func(context.Context) error {
+			if a.stopping.Load() {
+				return errors.New("stopping")
+			}
+			return nil
+		}},
+		{Name: "store", Probe: a.store.Ping},
+		{Name: "kubernetes", Probe: func(ctx context.Context) error {
+			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+			defer cancel()
+			return a.kube.Ping(ctx)
+		}},
+	}
+}
