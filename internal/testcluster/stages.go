@@ -165,6 +165,7 @@ spec:
 apiVersion: config.kwok.x-k8s.io/v1alpha1
 kind: KwokConfiguration
 options:
+  enableDebuggingHandlers: true
   podPlayStageParallelism: 16
   nodePlayStageParallelism: 16
 `, logs, previous)
