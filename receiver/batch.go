@@ -27,7 +27,7 @@ func (r *Receiver) batch(webhook alert.Webhook, rejected []alert.Rejected, src S
 	for i, a := range webhook.Alerts {
 		if claimed := a.Labels["cluster"]; claimed != "" && claimed != src.Cluster {
 			foreign = append(foreign, alert.Rejected{
-				Index: i, Reason: RejectWrongCluster, AlertName: a.Name(), Fingerprint: a.Fingerprint,
+				Index: webhook.Index[i], Reason: RejectWrongCluster, AlertName: a.Name(), Fingerprint: a.Fingerprint,
 				Message: fmt.Sprintf("the alert says cluster %q, but source %s is for cluster %q; give each cluster's Alertmanager its own token", claimed, src.Name, src.Cluster),
 			})
 			continue

@@ -101,12 +101,20 @@ func checkAlert(raw []byte, index int, now time.Time, limits Limits) (Alert, []N
 	if reason, message := checkIdentity(a, limits); reason != "" {
 		return reject(reason, "%s", message)
 	}
-	if a.StartsAt.IsZero() {
-		return reject(RejectNoStart, "the alert has no startsAt")
-	}
 	a.StartsAt, a.EndsAt = stamp(a.StartsAt), stamp(a.EndsAt)
 	notes := adjust(&a, index, now, limits)
 	return a, notes, nil
+}
+
+// Check applies the checks of Decode to an alert that was read elsewhere. It
+// returns the alert as Decode would, sharing no map with a.
+func Check(a Alert, now time.Time, limits Limits) (Alert, *Rejected) {
+	raw, err := json.Marshal(a)
+	if err != nil {
+		return Alert{}, &Rejected{Reason: RejectMalformed, Message: "the alert cannot be written as JSON: " + err.Error()}
+	}
+	checked, _, rejected := checkAlert(raw, 0, now, limits.withDefaults())
+	return checked, rejected
 }
 
 // fault words a decoding error without the names of Go's types.
@@ -123,7 +131,7 @@ func fault(err error) string {
 	return strings.TrimPrefix(err.Error(), "json: ")
 }
 
-// checkIdentity checks status, labels and fingerprint.
+// checkIdentity checks what an alert must have to be followed.
 func checkIdentity(a Alert, limits Limits) (Reason, string) {
 	if a.Status != Firing && a.Status != Resolved {
 		return RejectStatus, fmt.Sprintf("status is %s, want \"firing\" or \"resolved\"", quoted(string(a.Status)))
@@ -146,6 +154,9 @@ func checkIdentity(a Alert, limits Limits) (Reason, string) {
 	// on: they must not tell of two different alerts.
 	if want := Fingerprint(a.Labels); a.Fingerprint != want {
 		return RejectMismatch, fmt.Sprintf("fingerprint is %s, but that of the labels is %s; something changed the payload on its way", a.Fingerprint, want)
+	}
+	if a.StartsAt.IsZero() {
+		return RejectNoStart, "the alert has no startsAt"
 	}
 	return "", ""
 }

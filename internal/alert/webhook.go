@@ -22,6 +22,8 @@ type Webhook struct {
 	// Alerts are the good ones, in the order sent. Duplicates stay: the order
 	// of observations means something, and the store folds them.
 	Alerts []Alert
+	// Index holds the place of each of Alerts in the payload.
+	Index []int
 	// TruncatedAlerts is how many alerts of the group were left out, by
 	// Alertmanager (max_alerts) or by Limits.MaxAlerts. They are not lost only if
 	// the sender's state is read.
@@ -230,6 +232,7 @@ func (d *decoder) alerts() error {
 			continue
 		}
 		d.webhook.Alerts = append(d.webhook.Alerts, a)
+		d.webhook.Index = append(d.webhook.Index, i)
 		d.webhook.Notes = append(d.webhook.Notes, notes...)
 	}
 	_, err = d.dec.Token()
