@@ -23,7 +23,9 @@ func TestNothingOutlivesItsParent(t *testing.T) {
 	}{
 		{"kill -9", func(t *testing.T, v *victimProcess) { require.NoError(t, v.cmd.Process.Kill()) }},
 		{"SIGTERM", func(t *testing.T, v *victimProcess) { require.NoError(t, v.cmd.Process.Signal(syscall.SIGTERM)) }},
-		{"Ctrl-C", func(t *testing.T, v *victimProcess) { require.NoError(t, syscall.Kill(-v.cmd.Process.Pid, syscall.SIGINT)) }},
+		{"Ctrl-C", func(t *testing.T, v *victimProcess) {
+			require.NoError(t, syscall.Kill(-v.cmd.Process.Pid, syscall.SIGINT))
+		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			v := startVictim(t, t.TempDir())

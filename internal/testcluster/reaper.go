@@ -42,16 +42,13 @@ type reaper struct {
 }
 
 func startReaper() (*reaper, error) {
-	exe, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
 	r, w, err := os.Pipe() // close-on-exec: no child holds the write end
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
-	cmd := exec.Command(exe)
+	// Not os.Executable: `go run` removes the file while a daemon still runs.
+	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), envReaper+"=1", "GOMAXPROCS=1")
 	cmd.Stdin = r
 	// Discarded on purpose: an inherited stderr would keep `go test` waiting.
