@@ -156,6 +156,7 @@ sources:
   tokenFile: ingest.token
   alertmanagers: [{url: %q}]
   prometheuses: [{url: %q}]
+  receivers: [webhook]
 auth:
   tokens: [{name: demo-oncall, roles: [view, approve, admin], tokenFile: oncall.token}]
 store: {dsn: %q}

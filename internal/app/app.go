@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/alertmedic/alertmedic/internal/api"
 	"github.com/alertmedic/alertmedic/internal/auth"
 	"github.com/alertmedic/alertmedic/internal/config"
 	"github.com/alertmedic/alertmedic/internal/engine"
@@ -67,6 +68,7 @@ type app struct {
 	playbooks *playbooks.Manager
 	readers   map[string]*promapi.Reader
 	auth      *auth.Authenticator
+	api       *api.API
 	engine    *engine.Engine
 	deliverer *notify.Deliverer
 	stopping  atomic.Bool
@@ -200,7 +202,7 @@ func (a *app) openReaders() error {
 			a.log.Warn("the source has no alertmanagers and prometheuses: the state of its alerts stays unknown, and nothing is done about them", "source", s.Name)
 			continue
 		}
-		r, err := promapi.New(promapi.Config{Source: s.Name, Alertmanagers: endpoints(s.Alertmanagers), Prometheuses: endpoints(s.Prometheuses), Metrics: m})
+		r, err := promapi.New(promapi.Config{Source: s.Name, Alertmanagers: endpoints(s.Alertmanagers), Prometheuses: endpoints(s.Prometheuses), Receivers: s.Receivers, Metrics: m})
 		if err != nil {
 			return fmt.Errorf("sources: %s: %w", s.Name, err)
 		}

@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/alertmedic/alertmedic/internal/api"
-	"github.com/alertmedic/alertmedic/playbooks"
 	"github.com/alertmedic/alertmedic/receiver"
 )
 
@@ -46,10 +45,10 @@ func (a *app) serve(ctx context.Context, o Options, listener net.Listener) error
 		<-gctx.Done()
 		a.stopping.Store(true)
 		hook.Drain()
+		a.api.Close() // those who follow the log do not end by themselves
 		stop, cancel := context.WithTimeout(context.WithoutCancel(gctx), a.cfg.Engine.DrainTimeout)
 		defer cancel()
 		if err := server.Shutdown(stop); err != nil {
-			// Those who follow the log do not end by themselves.
 			return ignoreClosed(server.Close())
 		}
 		return nil
@@ -82,10 +81,12 @@ func (a *app) routes(hook *receiver.Receiver) (http.Handler, error) {
 	hook.Routes(r)
 	// Metrics name playbooks and reasons, never objects: open, as is usual.
 	r.Handle("/metrics", promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{Registry: a.registry}))
-	if err := api.Mount(r, api.Options{Store: a.store, Playbooks: a.playbooks.Current, Auth: a.auth, Logger: a.log, Version: a.version,
-		Reload: func(ctx context.Context) (playbooks.Result, error) { return a.Reload(ctx) }, Checks: a.checks()}); err != nil {
+	people, err := api.New(r, api.Options{Store: a.store, Playbooks: a.playbooks.Current, Auth: a.auth, Logger: a.log, Version: a.version,
+		Reload: func(ctx context.Context) error { _, err := a.Reload(ctx); return err }, Ready: a.checks()})
+	if err != nil {
 		return nil, fmt.Errorf("mount the API: %w", err)
 	}
+	a.api = people
 	return r, nil
 }
 
@@ -93,14 +94,14 @@ func (a *app) routes(hook *receiver.Receiver) (http.Handler, error) {
 // ready, and loses nothing: webhooks are accepted all the same.
 func (a *app) checks() []api.Check {
 	return []api.Check{
-		{Name: "serving", Probe: func(context.Context) error {
+		{Name: "serving", Check: func(context.Context) error {
 			if a.stopping.Load() {
 				return errors.New("stopping")
 			}
 			return nil
 		}},
-		{Name: "store", Probe: a.store.Ping},
-		{Name: "kubernetes", Probe: func(ctx context.Context) error {
+		{Name: "store", Check: a.store.Ping},
+		{Name: "kubernetes", Check: func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 			defer cancel()
 			return a.kube.Ping(ctx)

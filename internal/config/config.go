@@ -69,6 +69,10 @@ type Source struct {
 	// proof of a resolution in the other.
 	Alertmanagers []Endpoint `yaml:"alertmanagers"`
 	Prometheuses  []Endpoint `yaml:"prometheuses"`
+	// Receivers are the names of Alertmanager's receivers that lead here,
+	// ["alertmedic"] by default. When the state of alerts is read anew, alerts
+	// that are routed to none of them are left alone.
+	Receivers []string `yaml:"receivers"`
 	// GroupInterval is the longest group_interval of the route that leads here,
 	// 5m by default (Alertmanager's own default).
 	GroupInterval time.Duration `yaml:"groupInterval"`
@@ -298,4 +302,7 @@ func Default() *Config {
 }
 
 // setDefaults gives an item of a list its defaults before it is decoded.
-func (s *Source) setDefaults() { s.GroupInterval = 5 * time.Minute }
+func (s *Source) setDefaults() {
+	s.GroupInterval = 5 * time.Minute
+	s.Receivers = []string{"alertmedic"}
+}
