@@ -132,7 +132,7 @@ func TestLoadEncodings(t *testing.T) {
 		"empty documents":   "# c\n---\n---\n\n---\n" + plain + "...\n# end\n",
 		"marker + comment":  "--- # first\n" + plain,
 		"CRLF with markers": "---\r\n" + strings.ReplaceAll(plain, "\n", "\r\n") + "...\r\n",
-		"tab in a comment":  "\t# tab\n" + plain,
+		"tab in a comment":  "  # a\ttab\n" + plain,
 	} {
 		set, problems := LoadBytes("a.yaml", []byte(text), LoadOptions{Catalogue: catalogue()})
 		require.NoError(t, problems.Err(), name)

@@ -79,7 +79,7 @@ func checkText(d document, report *reporter) bool {
 	}
 	open := 0
 	for i, line := range strings.Split(string(d.text), "\n") {
-		if at := strings.IndexByte(line, '\t'); at >= 0 && !strings.HasPrefix(strings.TrimSpace(line), "#") {
+		if at := strings.IndexByte(line, '\t'); at >= 0 && !strings.HasPrefix(strings.TrimLeft(line, " "), "#") {
 			fail(i, utf8.RuneCountInString(line[:at])+1, `a tab: indent and separate with spaces, and write \t inside double quotes`)
 		}
 		if at := strings.IndexFunc(line, isControl); at >= 0 {
@@ -137,6 +137,9 @@ func parseYAML(d document, report *reporter) (root *node) {
 	c := &converter{report: report, offset: d.line - 1}
 	before := len(report.problems)
 	root = c.convert(file.Docs[0].Body, "", 0)
+	if len(report.problems) == before {
+		crossCheck(d, root, report)
+	}
 	if len(report.problems) > before {
 		return nil
 	}
