@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -58,6 +59,9 @@ func TestFittingVersionsAgreeWithThePins(t *testing.T) {
 			pinned = strings.Replace(pinned, "0.313.", "3.13.", 1)
 		}
 		require.True(t, strings.HasPrefix(pinned, p.version+"."), "%s: pinned %s, fits %s", p.name, version, p.version)
+		if stamp := stamps[p.module]; stamp != "" {
+			require.True(t, strings.HasSuffix(stamp, "="+pinned) || strings.HasSuffix(stamp, "=v"+pinned), "%s: pinned %s, stamped %s", p.name, pinned, stamp)
+		}
 	}
 }
 
@@ -97,6 +101,20 @@ func TestAFailedBuildLeavesNothingAndSaysWhy(t *testing.T) {
 	left, err := filepath.Glob(filepath.Join(cache, "bin", "*", "*"))
 	require.NoError(t, err)
 	require.Empty(t, left)
+}
+
+// What a build makes is what an installed program would have to be.
+func TestBuiltProgramsFit(t *testing.T) {
+	b := Binaries{IgnoreInstalled: true}
+	names := append(append([]string{}, controlPlane...), monitoringPrograms...)
+	paths, err := b.Ensure(t.Context(), names...)
+	require.NoError(t, err)
+	for _, name := range names {
+		p, _ := findProgram(name)
+		out, err := exec.CommandContext(t.Context(), paths[name], p.flags...).CombinedOutput()
+		require.NoError(t, err)
+		require.True(t, p.fits(string(out)), "%s: %s", name, out)
+	}
 }
 
 func TestAnUnknownProgramIsRefused(t *testing.T) {

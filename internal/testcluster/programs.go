@@ -55,11 +55,19 @@ func findProgram(name string) (program, bool) {
 	return program{}, false
 }
 
-// ldflags strips the symbols, which halves the size, and gives the Kubernetes
-// programs the version that they would otherwise report as unknown.
+// stamps give a program the version that it would otherwise report as unknown
+// or empty; by module.
+var stamps = map[string]string{
+	"kubernetes":         "k8s.io/component-base/version.gitVersion=" + kubernetesVersion,
+	"kube-state-metrics": "github.com/prometheus/common/version.Version=2.15.0",
+	"prometheus":         "github.com/prometheus/common/version.Version=3.13.5",
+	"alertmanager":       "github.com/prometheus/common/version.Version=0.31.1",
+}
+
+// ldflags strips the symbols, which halves the size, and stamps the version.
 func (p program) ldflags() string {
-	if p.module == "kubernetes" {
-		return "-s -w -X k8s.io/component-base/version.gitVersion=" + kubernetesVersion
+	if stamp := stamps[p.module]; stamp != "" {
+		return "-s -w -X " + stamp
 	}
 	return "-s -w"
 }
