@@ -12,11 +12,10 @@ import (
 	"syscall"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"k8s.io/api/core/v1"
 
 	"github.com/alertmedic/alertmedic/internal/action"
 )
@@ -76,7 +75,8 @@ func statusReason(err error, s metav1.Status, sent bool) *action.Error {
 	case apierrors.IsAlreadyExists(err):
 		return classified(action.ReasonDrift, err, "an object of that name is there already")
 	case apierrors.IsConflict(err):
-		if strings.Contains(s.Message, "UID in precondition") {
+		// Two layers of the API server check preconditions, in different words.
+		if strings.Contains(s.Message, "UID in precondition") || strings.Contains(s.Message, "UID in the precondition") {
 			return classified(action.ReasonGone, err, "the object was replaced by another one of the same name")
 		}
 		return classified(action.ReasonDrift, err, "the object changed after the plan was made")
@@ -125,7 +125,7 @@ func failedPatchTest(s metav1.Status) bool {
 // forbidden tells the kinds of 403 apart: RBAC is only one of them.
 func forbidden(err error, s metav1.Status) *action.Error {
 	switch {
-	case apierrors.HasStatusCause(err, v1.NamespaceTerminatingCause):
+	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		return classified(action.ReasonTerminating, err, "")
 	case strings.Contains(s.Message, "exceeded quota"):
 		return classified(action.ReasonBlocked, err, "raise the quota, or wait until others free it")

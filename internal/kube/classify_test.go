@@ -41,12 +41,13 @@ func TestClassify(t *testing.T) {
 		err        error
 		sent, read action.Reason // as a change that was sent, and as a read
 	}{
-		"not found":         {apierrors.NewNotFound(pods, "web"), action.ReasonGone, action.ReasonGone},
-		"no such API":       {apierrors.NewGenericServerResponse(404, "get", schema.GroupResource{}, "", "404 page not found", 0, true), action.ReasonUnsupported, action.ReasonUnsupported},
-		"conflict":          {apierrors.NewConflict(pods, "web", errors.New("the object has been modified")), action.ReasonDrift, action.ReasonDrift},
-		"uid precondition":  {apierrors.NewConflict(pods, "web", errors.New("Precondition failed: UID in precondition: a, UID in object meta: b")), action.ReasonGone, action.ReasonGone},
-		"already exists":    {apierrors.NewAlreadyExists(pods, "web"), action.ReasonDrift, action.ReasonDrift},
-		"failed patch test": {apierrors.NewGenericServerResponse(422, "", schema.GroupResource{}, "", "testing value /metadata/uid failed: test failed", 0, false), action.ReasonDrift, action.ReasonDrift},
+		"not found":                 {apierrors.NewNotFound(pods, "web"), action.ReasonGone, action.ReasonGone},
+		"no such API":               {apierrors.NewGenericServerResponse(404, "get", schema.GroupResource{}, "", "404 page not found", 0, true), action.ReasonUnsupported, action.ReasonUnsupported},
+		"conflict":                  {apierrors.NewConflict(pods, "web", errors.New("the object has been modified")), action.ReasonDrift, action.ReasonDrift},
+		"uid precondition":          {apierrors.NewConflict(pods, "web", errors.New("Precondition failed: UID in precondition: a, UID in object meta: b")), action.ReasonGone, action.ReasonGone},
+		"uid precondition, storage": {apierrors.NewConflict(pods, "web", errors.New("the UID in the precondition (a) does not match the UID in record (b)")), action.ReasonGone, action.ReasonGone},
+		"already exists":            {apierrors.NewAlreadyExists(pods, "web"), action.ReasonDrift, action.ReasonDrift},
+		"failed patch test":         {apierrors.NewGenericServerResponse(422, "", schema.GroupResource{}, "", "testing value /metadata/uid failed: test failed", 0, false), action.ReasonDrift, action.ReasonDrift},
 		"validation": {apierrors.NewInvalid(schema.GroupKind{Kind: "Pod"}, "web", field.ErrorList{field.Invalid(field.NewPath("spec"), 1, "no")}),
 			action.ReasonInvalid, action.ReasonInvalid},
 		"bad request":   {apierrors.NewBadRequest("no"), action.ReasonInvalid, action.ReasonInvalid},

@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -119,7 +120,9 @@ func (g *gathering) owners(ctx context.Context, object *unstructured.Unstructure
 		g.fail("reading the owners of "+refOf(object).String(), err)
 		return chain{{ref: refOf(object), object: object}}
 	}
-	for _, o := range owners[1:] {
+	// From the top down, so that the object where a person wrote the annotation
+	// is named, not the ReplicaSet that its controller copied it to.
+	for _, o := range slices.Backward(owners[1:]) {
 		if o.object != nil {
 			g.skipObject(o.object)
 		}

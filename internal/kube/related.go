@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -14,6 +15,8 @@ import (
 
 // maxControllers bounds how many different controllers a search follows.
 const maxControllers = 10
+
+var errTooMany = fmt.Errorf("the pods belong to more than %d controllers", maxControllers)
 
 // mounts matches pods that mount the claim.
 func mounts(claim string) func(*corev1.Pod) bool {

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -166,6 +167,8 @@ func (v *resolver) failed(ctx context.Context, err error, kind action.Kind, name
 		what.Name = "*"
 	}
 	switch {
+	case errors.Is(err, errTooMany):
+		return &ResolveError{Reason: Ambiguous, Message: err.Error() + "; set target.name in the playbook", Err: err}
 	case apierrors.IsNotFound(err):
 		return v.gone(ctx, err, what)
 	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"net"
 	"slices"
 	"strings"
@@ -185,13 +186,13 @@ func (v *resolver) claim(ctx context.Context) (Resolved, *ResolveError) {
 		return Resolved{}, err
 	}
 	owners, listErr := v.c.ownersOfPods(ctx, namespace, mounts(name))
-	if listErr != nil {
+	if listErr != nil && !errors.Is(listErr, errTooMany) {
 		return Resolved{}, v.failed(ctx, listErr, action.KindPod, namespace, "")
 	}
 	if len(owners) == 1 {
 		out.Target.Top = owners[0].top()
 	} else {
-		v.note("%d controllers mount the claim: it is locked by itself", len(owners))
+		v.note("not exactly one controller mounts the claim: it is locked by itself")
 	}
 	return out, nil
 }

@@ -2,7 +2,6 @@ package kube
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strings"
 
@@ -181,6 +180,3 @@ func (v *resolver) single(ctx context.Context, namespace, what string, owners []
 	slices.Sort(names)
 	return Resolved{}, refuse(Ambiguous, "the %s belong to several controllers: %s; set target.name in the playbook", what, strings.Join(names, ", "))
 }
-
-// errTooMany bounds a search through a namespace's pods.
-var errTooMany = errors.New("too many different controllers")
