@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/alertmedic/alertmedic/internal/action"
@@ -84,7 +85,30 @@ func (r reporter) Messages(rep engine.Report) []store.Message {
 type emitter struct{ kube *kube.Client }
 
 func (e emitter) EmitEvent(ctx context.Context, t action.Target, eventType, reason, message, runID string) error {
-	return e.kube.EmitEvent(ctx, t, eventType, reason, message, runID)
+	// Best effort: kube logs a failure, and a target that is gone takes no Event.
+	e.kube.EmitEvent(ctx, t, eventType, reason, message, runID)
+	return nil
+}
+
+// values lends the store's small values to the notifier.
+type values struct{ store *store.Store }
+
+func (v values) GetKV(ctx context.Context, key string) (string, bool, error) {
+	value, err := v.store.GetValue(ctx, key)
+	if errors.Is(err, store.ErrNotFound) {
+		return "", false, nil
+	}
+	return value, err == nil, err
+}
+
+func (v values) SetKV(ctx context.Context, key, value string) error {
+	return v.store.SetValue(ctx, key, value)
+}
+
+// outbox is the store with the names that the notifier uses.
+type outbox struct {
+	*store.Store
+	values
 }
 
 // newReporter says what is told to whom.
@@ -100,7 +124,7 @@ func (a *app) newReporter() engine.Reporter {
 func (a *app) newDeliverer() (*notify.Deliverer, error) {
 	var senders []notify.Sender
 	if s := a.cfg.Notify.Slack; s.Enabled() {
-		slack, err := notify.NewSlackSender(notify.SlackOptions{TokenFile: s.TokenFile, WebhookURLFile: s.WebhookURLFile, APIURL: s.APIURL, KV: a.store})
+		slack, err := notify.NewSlackSender(notify.SlackOptions{TokenFile: s.TokenFile, WebhookURLFile: s.WebhookURLFile, APIURL: s.APIURL, KV: values{a.store}})
 		if err != nil {
 			return nil, err
 		}
@@ -109,6 +133,6 @@ func (a *app) newDeliverer() (*notify.Deliverer, error) {
 	if a.cfg.Notify.Events {
 		senders = append(senders, &notify.EventSender{Emitter: emitter{a.kube}})
 	}
-	return notify.NewDeliverer(notify.Options{Outbox: a.store, Senders: senders, Owner: a.owner, Changed: a.store.Changed,
+	return notify.NewDeliverer(notify.Options{Outbox: outbox{a.store, values{a.store}}, Senders: senders, Owner: a.owner, Changed: a.store.Changed,
 		Logger: a.log, Registerer: a.registry})
 }

@@ -152,7 +152,7 @@ func (a *app) open(ctx context.Context, o Options, cleanups *[]func() error) err
 		return fmt.Errorf("connect to Kubernetes: %w", err)
 	}
 	*cleanups = append(*cleanups, func() error { a.kube.Close(); return nil })
-	if a.actions, err = k8sactions.New(clients{a.kube}, k8sactions.Options{Logger: a.log}); err != nil {
+	if a.actions, err = k8sactions.New(clients{a.kube}, k8sactions.Options{}); err != nil {
 		return fmt.Errorf("build the actions: %w", err)
 	}
 	if a.auth, err = a.authenticator(); err != nil {

@@ -41,11 +41,11 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 	if err != nil {
 		up = 0
 	}
-	for _, n := range counts {
+	for n, count := range counts {
 		if n.Phase == store.Done {
 			continue
 		}
-		ch <- prometheus.MustNewConstMetric(c.runs, prometheus.GaugeValue, float64(n.Count), string(n.Phase), string(n.Wait), n.Playbook)
+		ch <- prometheus.MustNewConstMetric(c.runs, prometheus.GaugeValue, float64(count), string(n.Phase), string(n.Wait), n.Playbook)
 	}
 	seq, _, err := c.store.LastSealed(ctx)
 	if err != nil {

@@ -41,14 +41,23 @@ func (e *Engine) resolve(ctx context.Context, c store.Candidate) {
 		log.Error("record the resolution; the lease runs out and it is tried again", "err", err)
 	default:
 		log.Debug("resolved", "outcome", res.Outcome, "reason", res.Reason, "run", out.RunID)
-		e.m.resolutions.WithLabelValues(c.Playbook, resolutionLabel(res)).Inc()
+		e.m.resolutions.WithLabelValues(c.Playbook, resolutionLabel(res, out)).Inc()
+		if out.Created {
+			e.m.started.WithLabelValues(c.Playbook).Inc()
+		}
 	}
 }
 
-func resolutionLabel(r store.Resolution) string {
+func resolutionLabel(r store.Resolution, out store.ResolveResult) string {
 	switch {
-	case r.Run != nil:
+	case out.Superseded:
+		return string(store.Superseded)
+	case out.Deferred:
+		return "deferred"
+	case out.Created:
 		return "run"
+	case out.RunID != "":
+		return string(store.Joined)
 	case r.Outcome != "":
 		return string(r.Outcome)
 	}

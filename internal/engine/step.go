@@ -29,10 +29,41 @@ func (w *work) step(ctx context.Context) error {
 				return w.failStep(ctx, s, action.ReasonTimeout, fmt.Sprintf("not done within %s: %s", w.stepTimeout(s, spec), s.Message))
 			}
 			w.run.Step = i
+			if skip, err := w.skipped(ctx, s); skip || err != nil {
+				return err
+			}
 			return w.admit(ctx, i, false)
 		}
 	}
 	return w.startVerify(ctx)
+}
+
+// skipped looks at the condition of a step once more before it begins: what was
+// true when the remedy was planned may no longer be, because of the steps before
+// it or of time. A false one skips the step.
+func (w *work) skipped(ctx context.Context, s store.Step) (bool, error) {
+	def := w.stepDef(s)
+	if def == nil || def.When == nil || s.Status != store.StepPlanned {
+		return false, nil
+	}
+	vars, err := w.vars(ctx)
+	if err != nil {
+		return false, err
+	}
+	ok, err := def.When.Eval(ctx, vars)
+	if ok && err == nil {
+		return false, nil
+	}
+	if err != nil {
+		return true, w.failStep(ctx, s, action.ReasonRefused, "when: "+err.Error())
+	}
+	var plan action.Plan
+	if err := unmarshal(s.Plan, &plan); err != nil {
+		return false, err
+	}
+	plan.Noop = true // nothing was sent, so nothing is to be reverted
+	s.Plan = encode(plan)
+	return true, w.stepDone(ctx, s, action.Result{Done: true, Message: "skipped: when is false: " + def.When.String()})
 }
 
 // call sends the change whose intent has just been recorded and records what

@@ -179,7 +179,7 @@ func setup(t *testing.T, docs ...string) *world {
 	}
 	var problems playbooks.Problems
 	w.set, problems = playbooks.LoadBytes("test.yaml", []byte(all), playbooks.LoadOptions{Catalogue: w})
-	require.False(t, problems.Errors(), "%v", problems)
+	require.Empty(t, problems.Errors())
 	for _, pb := range w.set.All() {
 		require.NoError(t, w.store.PutPlaybook(t.Context(), pb.Hash, pb.Doc))
 	}

@@ -1,0 +1,188 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/alertmedic/alertmedic/internal/api/client"
+	"github.com/alertmedic/alertmedic/internal/config"
+	"github.com/alertmedic/alertmedic/internal/journal"
+	"github.com/alertmedic/alertmedic/internal/store"
+	"github.com/alertmedic/alertmedic/internal/testcluster"
+)
+
+// service is a running alertmedic with everything around it: the shared control
+// plane, Prometheus and Alertmanager with the shipped rules.
+type service struct {
+	cluster *testcluster.Cluster
+	ns      string
+	url     string
+	client  *client.Client
+}
+
+const crashPlaybook = `apiVersion: alertmedic.io/v1alpha1
+kind: Playbook
+metadata: {name: crash}
+spec:
+  matchers: [alertname = KubePodCrashLooping]
+  target: {kind: Workload}
+  mode: %s
+  remedies:
+  - name: restart
+    steps:
+    - {name: look, action: diagnose, continueOnError: true}
+    - {name: restart, action: pod.delete}
+    verify: {timeout: 1m, stableFor: 3s}
+`
+
+// start runs the whole loop for one namespace until the test ends.
+func start(t *testing.T, playbook string) *service {
+	t.Helper()
+	cluster := testcluster.Shared(t)
+	ns := cluster.Namespace(t)
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	url := "http://" + listener.Addr().String()
+
+	rules, err := os.ReadFile("../../rules/pods.yaml")
+	require.NoError(t, err)
+	watch, err := cluster.StartMonitoring(t.Context(), testcluster.MonitoringOptions{
+		Rules: testcluster.HurryRules(string(rules)), WebhookURL: url + "/api/v1/webhook", Namespaces: []string{ns},
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, watch.Stop()) })
+
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "playbook.yaml"), []byte(playbook), 0o600))
+	cfg, err := config.Parse(filepath.Join(dir, "alertmedic.yaml"), fmt.Appendf(nil, `
+cluster: test
+listen: {address: %q}
+sources:
+- {name: am, alertmanagers: [{url: %q}], prometheuses: [{url: %q}], receivers: [webhook]}
+store: {dsn: %q}
+playbooks: {paths: [playbook.yaml]}
+`, listener.Addr(), watch.AlertmanagerURL(0), watch.PrometheusURL(0), filepath.Join(dir, "medic.db")))
+	require.NoError(t, err)
+
+	ctx, cancel := context.WithCancel(context.Background())
+	ready, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		ended <- Run(ctx, Options{Config: cfg, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Registry: prometheus.NewRegistry(),
+			Kubernetes: cluster.RESTConfig(), Listener: listener, Ready: func(net.Addr) { close(ready) }})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-ended)
+	})
+	select {
+	case <-ready:
+	case err := <-ended:
+		ended <- err
+		require.NoError(t, err, "ended before it was ready")
+	}
+	c, err := client.New(client.Options{Server: url})
+	require.NoError(t, err)
+	return &service{cluster: cluster, ns: ns, url: url, client: c}
+}
+
+// deploy creates a Deployment of n sound pods and waits until it serves.
+func (s *service) deploy(t *testing.T, name string, n int32) []corev1.Pod {
+	t.Helper()
+	labels := map[string]string{"app": name}
+	_, err := s.cluster.Client().AppsV1().Deployments(s.ns).Create(t.Context(), &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: appsv1.DeploymentSpec{Replicas: &n, Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels},
+				Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app:1"}}}}},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	require.NoError(t, s.cluster.WaitDeploymentAvailable(t.Context(), s.ns, name))
+	pods, err := s.cluster.Client().CoreV1().Pods(s.ns).List(t.Context(), metav1.ListOptions{LabelSelector: "app=" + name})
+	require.NoError(t, err)
+	require.NotEmpty(t, pods.Items)
+	return pods.Items
+}
+
+// until follows the log to the first entry of a kind and returns all before it.
+func (s *service) until(t *testing.T, kind journal.Kind) []journal.Entry {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	var seen []journal.Entry
+	err := s.client.Follow(ctx, store.LogFilter{}, func(en journal.Entry) error {
+		seen = append(seen, en)
+		if en.Kind == kind {
+			return errFound
+		}
+		return nil
+	})
+	require.ErrorIs(t, err, errFound, "no %s in the log: %v", kind, kinds(seen))
+	return seen
+}
+
+var errFound = fmt.Errorf("found")
+
+func kinds(entries []journal.Entry) string {
+	var out []string
+	for _, en := range entries {
+		out = append(out, strings.TrimSpace(string(en.Kind)+" "+en.Outcome+" "+en.Reason))
+	}
+	return strings.Join(out, ", ")
+}
+
+// Real rules fire on a real pod, the webhook arrives, the pod is deleted, the
+// replacement is healthy, the alert resolves: healed.
+func TestHealsACrashLoopingPod(t *testing.T) {
+	t.Parallel()
+	s := start(t, fmt.Sprintf(crashPlaybook, "Auto"))
+	pods := s.deploy(t, "web", 2)
+	sick := pods[0]
+	require.NoError(t, s.cluster.SetPodFault(t.Context(), s.ns, sick.Name, testcluster.PodCrashLoop))
+	entries := s.until(t, journal.RunEnded)
+	last := entries[len(entries)-1]
+	require.Equal(t, string(store.Healed), last.Outcome, "%s: %s", last.Message, kinds(entries))
+	require.Equal(t, "web", last.Target.Name)
+	require.NoError(t, s.cluster.WaitPodGone(t.Context(), &sick))
+	deletes := 0
+	events, err := s.cluster.Mutations(time.Time{})
+	require.NoError(t, err)
+	for _, e := range events {
+		if e.Verb == "delete" && e.ObjectRef.Resource == "pods" && e.ObjectRef.Namespace == s.ns && strings.HasPrefix(e.UserAgent, "alertmedic/") {
+			deletes++
+			require.Equal(t, sick.Name, e.ObjectRef.Name)
+		}
+	}
+	require.Equal(t, 1, deletes, "one action for one fault")
+	head := journal.Head{}
+	for _, en := range entries {
+		head, err = head.Next(en)
+		require.NoError(t, err, "the journal's chain")
+	}
+}
+
+// Mode Observe goes through the same loop and changes nothing.
+func TestObservesACrashLoopingPod(t *testing.T) {
+	t.Parallel()
+	s := start(t, fmt.Sprintf(crashPlaybook, "Observe"))
+	pods := s.deploy(t, "web", 1)
+	require.NoError(t, s.cluster.SetPodFault(t.Context(), s.ns, pods[0].Name, testcluster.PodCrashLoop))
+	entries := s.until(t, journal.RunEnded)
+	require.Equal(t, string(store.Simulated), entries[len(entries)-1].Outcome, kinds(entries))
+	pod, err := s.cluster.Client().CoreV1().Pods(s.ns).Get(t.Context(), pods[0].Name, metav1.GetOptions{})
+	require.NoError(t, err)
+	require.Equal(t, pods[0].UID, pod.UID)
+	require.Nil(t, pod.DeletionTimestamp)
+}
