@@ -393,12 +393,12 @@ var update = flag.Bool("update", os.Getenv("UPDATE") != "", "rewrite generated f
 func TestGeneratedManifests(t *testing.T) {
 	t.Parallel()
 	library := corev1.ConfigMap{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
-		ObjectMeta: metav1.ObjectMeta{Name: "alertmedic-playbooks"}, Data: map[string]string{}}
+		ObjectMeta: metav1.ObjectMeta{Name: "alertmedic-playbooks", Namespace: "alertmedic"}, Data: map[string]string{}}
 	for _, file := range glob(t, "../playbooks/library/*.yaml") {
 		library.Data[filepath.Base(file)] = string(read(t, file))
 	}
 	rules := prometheusRule{TypeMeta: metav1.TypeMeta{APIVersion: "monitoring.coreos.com/v1", Kind: "PrometheusRule"},
-		ObjectMeta: metav1.ObjectMeta{Name: "alertmedic", Labels: map[string]string{
+		ObjectMeta: metav1.ObjectMeta{Name: "alertmedic", Namespace: "alertmedic", Labels: map[string]string{
 			"app.kubernetes.io/name": "alertmedic", "app.kubernetes.io/part-of": "alertmedic"}}}
 	for _, file := range glob(t, "../rules/*.yaml") {
 		var f ruleGroups
