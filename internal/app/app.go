@@ -166,6 +166,9 @@ func (a *app) open(ctx context.Context, o Options, cleanups *[]func() error) err
 	if err != nil {
 		return fmt.Errorf("load the playbooks: %w", err)
 	}
+	if _, err := a.playbooks.Reload(ctx); err != nil {
+		return fmt.Errorf("load the playbooks: %w", err)
+	}
 	return nil
 }
 

@@ -78,7 +78,7 @@ func (w *work) subject(s store.Step, spec action.Spec, plan action.Plan) guard.S
 		Disruptive: spec.Disruptive, Mutating: spec.Mutating && !plan.Noop,
 		Mode:     guard.Tightest(w.e.Mode, w.pb.Mode, r.Mode),
 		Approved: w.st.Approved != "" && w.st.Approved == w.st.PlanHash,
-		First:    !w.st.Mutated, NeedsPod: podAction(s.Action),
+		First:    !w.st.Mutated, NeedsPod: podAction(s.Action) && s.Ticks == 0,
 		SourceCluster: src.Cluster, AlertCluster: w.firstAlert().Labels["cluster"],
 		AllowedNamespaces: src.Namespaces, AllowedPlaybooks: src.Playbooks,
 		Limits: w.e.Limits(w.pb),
@@ -96,9 +96,6 @@ func podAction(name string) bool { return name == "pod.delete" || name == "pod.e
 
 // gather observes the world right before the decision.
 func (w *work) gather(ctx context.Context, s guard.Subject) guard.Evidence {
-	if cur, ok := w.steps[w.run.Step]; ok && cur.Ticks > 0 && s.NeedsPod {
-		s.NeedsPod = false
-	}
 	protect := w.e.Protect
 	protect.Named = s.NamedNamespaces
 	ev := w.e.Cluster.Evidence(ctx, kube.EvidenceRequest{
