@@ -19,10 +19,11 @@ import (
 	"github.com/alertmedic/alertmedic/internal/action"
 )
 
-// Limits of one evaluation. The cost is the API server's limit for one
-// expression, roughly a tenth of a second.
+// Limits of one evaluation. A condition over a thousand alerts costs some
+// thousands; the limit is a quarter of what the API server allows one of its
+// expressions, and is reached within a fraction of a second.
 const (
-	maxConditionCost    = 1_000_000
+	maxConditionCost    = 250_000
 	conditionCheckEvery = 100 // turns of a loop between looks at the context
 	maxConditionLength  = 16 << 10
 	variableAlert       = "alert"
@@ -163,7 +164,10 @@ func compileError(issues *cel.Issues) error {
 		// The parser's own wording spans lines and lists grammar tokens.
 		message, _, _ := strings.Cut(e.Message, "\n")
 		message, _, _ = strings.Cut(message, " expecting {")
-		part := fmt.Sprintf("%s (at line %d, column %d of the expression)", message, e.Location.Line(), e.Location.Column()+1)
+		part := message
+		if e.Location.Line() > 0 { // the expression as a whole has none
+			part = fmt.Sprintf("%s (at line %d, column %d of the expression)", message, e.Location.Line(), e.Location.Column()+1)
+		}
 		if !seen[part] {
 			seen[part] = true
 			parts = append(parts, part)

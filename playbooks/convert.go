@@ -137,7 +137,7 @@ func withoutPattern(message string) string {
 // dns checks a name with one of Kubernetes' rules. Wrong types have been
 // reported already and leave an empty name behind.
 func (c *conversion) dns(name, path string, rule func(string) []string) {
-	if p := c.at(path); name == "" && c.reported(path, p) {
+	if name == "" && c.reported(path) {
 		return
 	}
 	for _, e := range rule(name) {
@@ -146,14 +146,7 @@ func (c *conversion) dns(name, path string, rule func(string) []string) {
 }
 
 // reported reports whether a problem at path is known already.
-func (c *conversion) reported(path string, pos position) bool {
-	for _, p := range c.problems {
-		if p.Path == path && p.Line == pos.line {
-			return true
-		}
-	}
-	return false
-}
+func (c *conversion) reported(path string) bool { return c.wrong[path] }
 
 func (c *conversion) unique(seen map[string]string, name, path, what string) {
 	if !c.has(path) {
@@ -172,7 +165,7 @@ func (c *conversion) matchers(sources []string, path string) labels.Matchers {
 		return nil // required, or of the wrong type
 	}
 	if len(sources) == 0 {
-		if !c.reported(path, c.at(path)) {
+		if !c.reported(path) {
 			c.errorf(path, "needs at least one matcher: without one it would match every alert")
 		}
 		return nil
@@ -182,7 +175,7 @@ func (c *conversion) matchers(sources []string, path string) labels.Matchers {
 	bad := false
 	for i, source := range sources {
 		at := fmt.Sprintf("%s[%d]", path, i)
-		if c.reported(at, c.at(at)) {
+		if c.reported(at) {
 			bad = true
 			continue
 		}
@@ -228,7 +221,7 @@ func parseMatcher(source string) (*labels.Matcher, error) {
 }
 
 func (c *conversion) condition(source, path string) *Condition {
-	if !c.has(path) || c.reported(path, c.at(path)) {
+	if !c.has(path) || c.reported(path) {
 		return nil
 	}
 	cond, err := CompileCondition(source)
@@ -240,7 +233,7 @@ func (c *conversion) condition(source, path string) *Condition {
 }
 
 func (c *conversion) template(source, path string) *Template {
-	if !c.has(path) || c.reported(path, c.at(path)) {
+	if !c.has(path) || c.reported(path) {
 		return nil
 	}
 	if source == "" {
@@ -261,7 +254,7 @@ func (c *conversion) target(t *v1Target) TargetSpec {
 		Name:      c.template(t.Name, "spec.target.name"),
 		Namespace: c.template(t.Namespace, "spec.target.namespace"),
 	}
-	if c.has("spec.target.kind") && !c.reported("spec.target.kind", c.at("spec.target.kind")) {
+	if c.has("spec.target.kind") && !c.reported("spec.target.kind") {
 		var kinds []string
 		for _, k := range action.Kinds() {
 			kinds = append(kinds, string(k))
@@ -300,7 +293,7 @@ func (c *conversion) count(n *int, path string) int {
 	if n == nil {
 		return 0
 	}
-	if *n < 1 && !c.reported(path, c.at(path)) {
+	if *n < 1 && !c.reported(path) {
 		c.errorf(path, "must be at least 1; leave it out for the default")
 	}
 	return *n
@@ -311,7 +304,7 @@ func (c *conversion) duration(d *action.Duration, path string, fallback time.Dur
 		return fallback
 	}
 	if *d <= 0 {
-		if !c.reported(path, c.at(path)) {
+		if !c.reported(path) {
 			c.errorf(path, "must be longer than 0; leave it out for the default")
 		}
 		return fallback

@@ -37,6 +37,9 @@ func FuzzLoad(f *testing.F) {
 			require.Equal(t, "f.yaml", p.File)
 			require.NotEmpty(t, p.Message)
 			require.Less(t, len(p.String()), 4096)
+			if strings.HasSuffix(p.Message, "more problems are not shown") {
+				continue
+			}
 			require.True(t, p.Line >= 1 && p.Line <= lines && p.Column >= 1, p.String())
 			require.NotContains(t, p.String(), "the YAML parser failed")
 		}

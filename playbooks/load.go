@@ -205,7 +205,10 @@ func (l *loader) documents(file string, data []byte) {
 	// The same text has the same hash, whichever editor wrote it.
 	data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
 	report := newReporter(file)
-	defer func() { l.problems = append(l.problems, report.problems...) }()
+	defer func() {
+		report.finish()
+		l.problems = append(l.problems, report.problems...)
+	}()
 	if !utf8.Valid(data) {
 		report.errorAt(invalidAt(data), "", "not UTF-8 text")
 		return
@@ -219,7 +222,7 @@ func (l *loader) documents(file string, data []byte) {
 		report.errorAt(position{1, 1}, "", "the file holds no document")
 	}
 	for _, d := range docs {
-		report.places = map[string]position{}
+		report.begin()
 		root := parseYAML(d, report)
 		if root == nil {
 			continue

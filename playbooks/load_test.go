@@ -1,6 +1,7 @@
 package playbooks
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -137,6 +138,50 @@ func TestLoadEncodings(t *testing.T) {
 		set, problems := LoadBytes("a.yaml", []byte(text), LoadOptions{Catalogue: catalogue()})
 		require.NoError(t, problems.Err(), name)
 		require.Equal(t, want.Hash(), set.Hash(), name)
+	}
+}
+
+// Within the size of a file a stranger can write much that is small to say and
+// large to read; every one of these once took long or would end the process.
+func TestLoadIsBounded(t *testing.T) {
+	t.Parallel()
+	fill := func(s string) string { return strings.Repeat(s, (1<<20-10)/len(s)) }
+	var keys strings.Builder
+	for i := range 100_000 {
+		fmt.Fprintf(&keys, "k%d: v\n", i)
+	}
+	const deep = "f:1:1: nested more than 32 levels deep"
+	for text, want := range map[string]string{
+		fill("["): deep, "a: " + fill("{"): deep, fill("- "): deep, fill("? "): deep, fill("&a "): deep, fill("!a "): deep,
+		fill("- \n"):  "f:1:1: a document of 349522 lines; at most 10000 are read: split it",
+		keys.String(): "f:1:1: a document of 100000 lines; at most 10000 are read: split it",
+		strings.Replace(playbookYAML("a", "x"), "  target", "  when: \""+strings.Repeat("(", 8000)+"\"\n  target", 1): "f:7:9: spec.when: CEL: does not compile: expression recursion limit exceeded: 250",
+	} {
+		set, problems := LoadBytes("f", []byte(text), LoadOptions{Catalogue: catalogue()})
+		require.Nil(t, set)
+		require.EqualError(t, problems.Err(), want)
+	}
+
+	_, problems := LoadBytes("f", []byte("{"+strings.Repeat("a: 1, ", 5000)+"}"), LoadOptions{Catalogue: catalogue()})
+	require.Len(t, problems, maxProblems+1)
+	require.Equal(t, "f: 3999 more problems are not shown", problems[0].String())
+}
+
+// Warnings that are not shown do not make a good file a bad one, and a problem
+// that is not shown still does.
+func TestDroppedProblemsCount(t *testing.T) {
+	t.Parallel()
+	for _, bad := range []bool{false, true} {
+		r := newReporter("f")
+		for range maxProblems + 5 {
+			r.warnf("", "w")
+		}
+		if bad {
+			r.errorf("", "e")
+		}
+		r.finish()
+		require.Equal(t, bad, r.failed())
+		require.Equal(t, bad, r.problems.Err() != nil)
 	}
 }
 

@@ -35,7 +35,7 @@ type Params struct {
 // newParams compiles the templates of root and checks it against the
 // parameters of spec.
 func newParams(root *node, spec action.Spec, path string, report *reporter) *Params {
-	before := len(report.problems)
+	before := report.errors
 	if root == nil {
 		root = &node{kind: mapNode, pos: report.at(path)}
 	}
@@ -46,7 +46,7 @@ func newParams(root *node, spec action.Spec, path string, report *reporter) *Par
 	p := &Params{root: root, dynamic: dynamic}
 	// A half-decoded struct, or one whose templates are still to come, would
 	// only make Validate complain about what is already known.
-	if len(report.problems) == before && !dynamic {
+	if report.errors == before && !dynamic {
 		if err := validateParams(target); err != nil {
 			report.errorf(path, "%s", err)
 		}

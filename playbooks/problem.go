@@ -101,11 +101,33 @@ func (e *LoadError) Error() string { return e.Problems.String() }
 type reporter struct {
 	file     string
 	places   map[string]position
+	wrong    map[string]bool // paths of this document that have a problem
 	problems Problems
+	// errors and dropped count what add was given and what it did not keep.
+	errors, dropped int
 }
 
+// maxProblems bounds what is said about one file, and with it what a broken
+// megabyte can do to a log.
+const maxProblems = 1000
+
 func newReporter(file string) *reporter {
-	return &reporter{file: file, places: map[string]position{}}
+	r := &reporter{file: file}
+	r.begin()
+	return r
+}
+
+// begin forgets the places of the document before.
+func (r *reporter) begin() {
+	r.places, r.wrong = map[string]position{}, map[string]bool{}
+}
+
+// finish says how many problems were left out.
+func (r *reporter) finish() {
+	if r.dropped > 0 {
+		r.problems = append(r.problems, Problem{File: r.file, Warning: r.errors == 0,
+			Message: fmt.Sprintf("%d more problems are not shown", r.dropped)})
+	}
 }
 
 // at returns the place of path, or of the nearest thing around it.
@@ -123,6 +145,14 @@ func (r *reporter) at(path string) position {
 
 func (r *reporter) add(p Problem) {
 	p.File = r.file
+	r.wrong[p.Path] = true
+	if !p.Warning {
+		r.errors++
+	}
+	if len(r.problems) >= maxProblems {
+		r.dropped++
+		return
+	}
 	if p.Line == 0 {
 		pos := r.at(p.Path)
 		p.Line, p.Column = pos.line, pos.column
@@ -142,9 +172,7 @@ func (r *reporter) warnf(path, format string, args ...any) {
 	r.add(Problem{Path: path, Message: fmt.Sprintf(format, args...), Warning: true})
 }
 
-func (r *reporter) failed() bool {
-	return slices.ContainsFunc(r.problems, func(p Problem) bool { return !p.Warning })
-}
+func (r *reporter) failed() bool { return r.errors > 0 }
 
 // quote shows a value of a file in a message: quoted, and cut when long, so
 // that a hostile or broken file cannot flood a log.

@@ -25,7 +25,7 @@ func (c *conversion) remedy(r *v1Remedy, p *Playbook, path string) Remedy {
 	if p.Mode != "" && out.Mode != "" && guard.Tightest(p.Mode, out.Mode) != out.Mode {
 		c.errorf(path+".mode", "%s is looser than the playbook's mode, %s: a remedy may only tighten it", out.Mode, p.Mode)
 	}
-	if c.has(path+".steps") && len(r.Steps) == 0 && !c.reported(path+".steps", c.at(path+".steps")) {
+	if c.has(path+".steps") && len(r.Steps) == 0 && !c.reported(path+".steps") {
 		c.errorf(path+".steps", "needs at least one step")
 	}
 	names := map[string]string{}
@@ -55,7 +55,7 @@ func (c *conversion) step(s *v1Step, kind action.Kind, path string) (Step, actio
 	if out.When.never() {
 		c.warnf(path+".when", "is never true: the step does nothing")
 	}
-	if !c.has(path+".action") || c.reported(path+".action", c.at(path+".action")) {
+	if !c.has(path+".action") || c.reported(path+".action") {
 		return out, action.Spec{}
 	}
 	spec, ok := c.cat.Lookup(s.Action)
@@ -71,7 +71,7 @@ func (c *conversion) step(s *v1Step, kind action.Kind, path string) (Step, actio
 		}
 		c.errorf(path+".action", "%s does not act on a %s; it acts on %s", s.Action, kind, strings.Join(kinds, ", "))
 	}
-	if c.reported(path+".with", c.at(path+".with")) {
+	if c.reported(path + ".with") {
 		return out, spec // it is no mapping
 	}
 	out.With = newParams(s.With.root, spec, path+".with", c.reporter)

@@ -77,6 +77,10 @@ func checkText(d document, report *reporter) bool {
 		ok = false
 		report.errorAt(position{d.line + line, column}, "", format, args...)
 	}
+	if n := bytes.Count(d.text, []byte("\n")); n > maxLines {
+		fail(0, 1, "a document of %d lines; at most %d are read: split it", n, maxLines)
+		return false
+	}
 	open := 0
 	for i, line := range strings.Split(string(d.text), "\n") {
 		if at := strings.IndexByte(line, '\t'); at >= 0 && !strings.HasPrefix(strings.TrimLeft(line, " "), "#") {
@@ -101,6 +105,10 @@ func checkText(d document, report *reporter) bool {
 // maxOpen bounds what the parser recurses into before its tree can be checked
 // against maxDepth. Brackets in strings count too, hence the margin.
 const maxOpen = 512
+
+// maxLines bounds the lines of one document: the parser's time grows with the
+// square of the entries of a mapping or list.
+const maxLines = 10_000
 
 // starters matches the indicators that open lists and keys within one line.
 var starters = regexp.MustCompile(`^(?:\s*[-?!&](?:\S*)\s)+`)
@@ -135,12 +143,12 @@ func parseYAML(d document, report *reporter) (root *node) {
 		return nil
 	}
 	c := &converter{report: report, offset: d.line - 1}
-	before := len(report.problems)
+	before := report.errors
 	root = c.convert(file.Docs[0].Body, "", 0)
-	if len(report.problems) == before {
+	if report.errors == before {
 		crossCheck(d, root, report)
 	}
-	if len(report.problems) > before {
+	if report.errors > before {
 		return nil
 	}
 	return root
