@@ -246,7 +246,7 @@ func oneLife(t *testing.T, sub subject) {
 		require.NotEmpty(t, plan.Before)
 		require.Equal(t, action.NotApplied, w.observe(t, plan))
 	}
-	require.NotContains(t, string(action.Plan{Before: plan.Before}.Before)+plan.Diff+plan.Summary, "hunter2", "no secret of a template in a plan")
+	require.NotContains(t, string(plan.Before)+plan.Diff+plan.Summary, "hunter2", "no secret of a template in a plan")
 	for _, c := range plan.Changes {
 		require.NotContains(t, string(c.Before)+string(c.After), "hunter2")
 	}

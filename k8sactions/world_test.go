@@ -11,6 +11,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
@@ -31,6 +32,17 @@ type world struct {
 	api  kubernetes.Interface
 	cat  *k8sactions.Catalogue
 	name string // of the action
+
+	client *kube.Client
+}
+
+// at returns the catalogue with a clock that is ahead.
+func (w *world) at(t *testing.T, ahead time.Duration) *k8sactions.Catalogue {
+	t.Helper()
+	c, err := k8sactions.New(contract.ClientsFunc(func(sa string) (contract.Session, error) { return w.client.As(sa) }),
+		k8sactions.Options{Now: func() time.Time { return time.Now().Add(ahead) }})
+	require.NoError(t, err)
+	return c
 }
 
 const serviceAccount = "medic"
@@ -42,8 +54,8 @@ func newWorld(t *testing.T, name string) *world {
 	client, err := kube.New(kube.Options{Config: cluster.RESTConfig(), Namespace: w.ns})
 	require.NoError(t, err)
 	t.Cleanup(client.Close)
-	w.cat, err = k8sactions.New(contract.ClientsFunc(func(sa string) (contract.Session, error) { return client.As(sa) }), k8sactions.Options{})
-	require.NoError(t, err)
+	w.client = client
+	w.cat = w.at(t, 0)
 	w.grant(t)
 	ctx := testContext(t)
 	spec, ok := w.cat.Lookup(name)
@@ -249,4 +261,15 @@ func deploymentTarget(d *appsv1.Deployment) action.Target {
 // dryRun reports whether an audited request was one.
 func dryRun(e auditv1.Event) bool {
 	return strings.Contains(e.RequestURI, "dryRun=All") || e.RequestObject != nil && strings.Contains(string(e.RequestObject.Raw), `"dryRun":["All"]`)
+}
+
+// noDeployment is a condition for testcluster.Poll.
+func (w *world) noDeployment(name string) func(context.Context) (bool, error) {
+	return func(ctx context.Context) (bool, error) {
+		_, err := w.api.AppsV1().Deployments(w.ns).Get(ctx, name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return true, nil
+		}
+		return false, err
+	}
 }
