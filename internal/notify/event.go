@@ -50,7 +50,8 @@ func eventOf(u Update) (EventReport, bool) {
 	default:
 		return e, false
 	}
-	e.Message = truncate(fmt.Sprintf("%s (playbook %s, run %s)", text, u.Run.Playbook, u.Run.ID), maxEventMessage)
+	tail := fmt.Sprintf(" (playbook %s, run %s)", u.Run.Playbook, u.Run.ID)
+	e.Message = truncate(text, maxEventMessage-len(tail)) + tail
 	return e, !u.Run.Target.IsZero()
 }
 

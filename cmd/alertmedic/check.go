@@ -1,0 +1,112 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/alertmedic/alertmedic/internal/config"
+	"github.com/alertmedic/alertmedic/k8sactions"
+	"github.com/alertmedic/alertmedic/playbooks"
+)
+
+// checked is what check found, as -o json prints it.
+type checked struct {
+	OK        bool               `json:"ok"`
+	Playbooks int                `json:"playbooks"`
+	Problems  playbooks.Problems `json:"problems"`
+}
+
+func (cl *cli) checkCommand() *cobra.Command {
+	var file, output string
+	var strict bool
+	cmd := &cobra.Command{
+		Use: "check [PATH...]", Short: "Check playbooks and the configuration",
+		Long: `Check playbook files, directories of them, and with --config the configuration.
+All problems are printed, each with file, line and column; the exit code is 3 when
+there is one. Without PATH the playbooks that the configuration names are checked.
+Nothing is sent anywhere: no cluster is needed.`,
+		Example: `  alertmedic check playbooks/
+  alertmedic check --config alertmedic.yaml
+  alertmedic check -o json playbooks/ | jq -r '.problems[].message'`,
+		RunE: func(cmd *cobra.Command, paths []string) error {
+			if len(paths) == 0 && !cmd.Flags().Changed("config") {
+				return usagef("nothing to check: name a playbook file or directory, or the configuration with --config")
+			}
+			result, err := check(paths, file)
+			if err != nil {
+				return err
+			}
+			result.OK = len(result.Problems.Errors()) == 0 && (!strict || len(result.Problems) == 0)
+			if err := cl.printChecked(result, output); err != nil {
+				return err
+			}
+			if !result.OK {
+				return errProblems
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&file, "config", "", "check this configuration file too")
+	must(cmd.MarkFlagFilename("config", "yaml", "yml"))
+	cmd.Flags().BoolVar(&strict, "strict", false, "count warnings as problems")
+	outputFlag(cmd, &output, "json")
+	return cmd
+}
+
+func check(paths []string, configFile string) (checked, error) {
+	result := checked{Problems: playbooks.Problems{}}
+	if configFile != "" {
+		cfg, err := config.Load(configFile)
+		if problems, ok := located(err); ok {
+			for _, p := range problems.Problems {
+				result.Problems = append(result.Problems, playbooks.Problem{File: p.File, Line: p.Line, Column: p.Column, Path: p.Path, Message: p.Message})
+			}
+		} else if err != nil {
+			return result, err
+		}
+		if len(paths) == 0 && cfg != nil {
+			paths = cfg.Playbooks.Paths
+		}
+	}
+	if len(paths) == 0 {
+		return result, nil // the configuration is too wrong to say where the playbooks are
+	}
+	catalogue, err := k8sactions.New(nil, k8sactions.Options{})
+	if err != nil {
+		return result, fmt.Errorf("build the catalogue of actions: %w", err)
+	}
+	set, problems := playbooks.Load(paths, playbooks.LoadOptions{Catalogue: catalogue})
+	result.Problems = append(result.Problems, problems...)
+	result.Playbooks = set.Len()
+	return result, nil
+}
+
+func (cl *cli) printChecked(r checked, output string) error {
+	if output == "json" {
+		return cl.json(r)
+	}
+	for _, p := range r.Problems {
+		colour := red
+		if p.Warning {
+			colour = yellow
+		}
+		if _, err := fmt.Fprintln(cl.out, cl.paint(colour, clean(p.String(), false))); err != nil {
+			return err
+		}
+	}
+	errs, warnings := len(r.Problems.Errors()), len(r.Problems.Warnings())
+	summary := fmt.Sprintf("%s, %s", count(errs, "problem"), count(warnings, "warning"))
+	if errs == 0 {
+		summary = fmt.Sprintf("%s, %s", summary, count(r.Playbooks, "playbook"))
+	}
+	_, err := fmt.Fprintln(cl.err, summary)
+	return err
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
