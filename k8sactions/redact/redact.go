@@ -12,7 +12,7 @@ import (
 const Mark = "[redacted]"
 
 // secretName matches names of keys whose values are secrets.
-const secretName = `(?:pass(?:word|wd|phrase)?|pwd|secret|token|api[_.-]?key|access[_.-]?key|private[_.-]?key|signing[_.-]?key|encryption[_.-]?key|client[_.-]?key|credentials?|auth(?:orization)?|session(?:[_.-]?id)?|cookie|dsn|connection[_.-]?string|sas)`
+const secretName = `(?:pass(?:word|wd|phrase)?|pwd|secret|token|api[_.-]?key|access[_.-]?key|private[_.-]?key|signing[_.-]?key|encryption[_.-]?key|client[_.-]?key|credentials?|authorization|session[_.-]?(?:id|key)|cookie|dsn|connection[_.-]?string|sas)`
 
 var (
 	nameOfSecret = regexp.MustCompile(`(?i)(?:^|[^a-z])` + secretName + `s?(?:$|[^a-z])|(?:password|passwd|secret|token|apikey|api_key|credential)s?$`)
@@ -29,8 +29,8 @@ var (
 	userinfo = regexp.MustCompile(`\b([A-Za-z][A-Za-z0-9+.-]*://)[^\s/@"'<>]+@`)
 	// pair matches key=value, key: value and "key": "value" with a secret's name
 	// anywhere in the key, so that DB_PASSWORD and spring.datasource.password do.
-	pair = regexp.MustCompile(`(?i)(["']?[A-Za-z0-9_.-]*` + secretName + `s?(?:[_.-][A-Za-z0-9_.-]*)?["']?\s*(?:=>|:=|=|:)\s*)("(?:[^"\\\r\n]|\\.)*"?|'(?:[^'\\\r\n]|\\.)*'?|[^\s,;&}\])"']+)`)
-	flag = regexp.MustCompile(`(?i)(--?[a-z0-9-]*` + secretName + `s?\s+)("[^"\r\n]*"|'[^'\r\n]*'|[^\s-]\S*)`)
+	pair = regexp.MustCompile(`(?i)(["']?[A-Za-z0-9_.-]*` + secretName + `s?(?:[_.-][A-Za-z0-9_.-]*)?["']?\s*(?:=>|:=|=|:)\s*)(\[redacted\]|"(?:[^"\\\r\n]|\\.)*"?|'(?:[^'\\\r\n]|\\.)*'?|[^\s,;&}\])"']+)`)
+	flag = regexp.MustCompile(`(?i)(--?[a-z0-9-]*` + secretName + `s?\s+)(\[redacted\]|"[^"\r\n]*"|'[^'\r\n]*'|[^\s-]\S*)`)
 )
 
 // Text returns s without the secrets that can be told by their shape or by the
