@@ -3,6 +3,7 @@ package playbooks
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -262,6 +263,35 @@ func TestWatchLinkOnTheWay(t *testing.T) {
 	// The new directory is watched now.
 	write(t, root+"/rev2/ops/playbooks/a.yaml", playbookYAML("a", "three"))
 	m.await(loadedOK("a"))
+}
+
+// Links that lead to links, each in a directory of its own.
+func TestWatchChainOfLinks(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	for i, text := range []string{"one", "two", "three"} {
+		write(t, fmt.Sprintf("%s/data/rev%d/playbooks/a.yaml", root, i+1), playbookYAML("a", text))
+	}
+	swap := func(link, target string) {
+		require.NoError(t, os.MkdirAll(filepath.Dir(link), 0o755))
+		require.NoError(t, os.Symlink(target, link+"_tmp"))
+		require.NoError(t, os.Rename(link+"_tmp", link))
+	}
+	swap(root+"/stage/live", "../data/rev1")
+	swap(root+"/etc/current", "../stage/live")
+	m := setupManager(t, root+"/etc/current/playbooks")
+	startWatch(t, m)
+	m.await(loadedOK("a"))
+	is := func(text string) {
+		t.Helper()
+		m.await(loadedOK("a"))
+		p, _ := m.Current().Get("a")
+		require.Equal(t, text, p.Description)
+	}
+	swap(root+"/stage/live", "../data/rev2")
+	is("two")
+	swap(root+"/etc/current", "../data/rev3")
+	is("three")
 }
 
 func TestWatchPathThatAppearsLater(t *testing.T) {
