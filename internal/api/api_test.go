@@ -120,7 +120,7 @@ func TestAPI_statusTable(t *testing.T) {
 		{apitest.Viewer, "GET /api/v1/runs?since=yesterday", "", 422, "validation failed"},
 		{apitest.Viewer, "GET /api/v1/runs?cursor=x", "", 400, "leave cursor out to begin anew"},
 		{apitest.Viewer, "GET /api/v1/runs/0197aaaa-2", "", 200, ""},
-		{apitest.Viewer, "GET /api/v1/runs/0197", "", 404, "5 runs begin with"},
+		{apitest.Viewer, "GET /api/v1/runs/0197", "", 409, "5 runs begin with"},
 		{apitest.Viewer, "GET /api/v1/runs/nope", "", 404, "not found"},
 		{apitest.Viewer, "GET /api/v1/log", "", 200, ""},
 		{apitest.Viewer, "GET /api/v1/log?follow=true&limit=3", "", 400, "leave out limit"},

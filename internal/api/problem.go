@@ -22,6 +22,10 @@ func (a *API) problem(ctx context.Context, what string, err error) error {
 		return huma.Error404NotFound(fmt.Sprintf("%s: %v", what, err))
 	case errors.Is(err, store.ErrBadCursor):
 		return huma.Error400BadRequest(fmt.Sprintf("%s: %v: leave cursor out to begin anew", what, err))
+	case errors.Is(err, store.ErrAmbiguous):
+		return huma.Error409Conflict(fmt.Sprintf("%s: %v", what, err))
+	case errors.Is(err, store.ErrInvalid):
+		return huma.Error422UnprocessableEntity(fmt.Sprintf("%s: %v", what, err))
 	case errors.Is(err, store.ErrNoApproval):
 		return huma.Error409Conflict(fmt.Sprintf("%s: %v: read the run to see what it waits for", what, err))
 	case errors.Is(err, store.ErrPlanChanged):

@@ -56,7 +56,7 @@ func (a *API) registerRuns() {
 	huma.Register(a.huma, operation(auth.View, huma.Operation{
 		OperationID: "get-run", Method: http.MethodGet, Path: "/api/v1/runs/{id}", Summary: "Read a run", Tags: []string{"runs"},
 		Description: "With its steps and their plans, the alerts it answers, and the approval it waits for.",
-	}, http.StatusNotFound), a.getRun)
+	}, http.StatusNotFound, http.StatusConflict), a.getRun)
 	for _, verb := range []struct {
 		name    string
 		approve bool

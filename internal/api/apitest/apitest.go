@@ -145,8 +145,12 @@ func (s *Store) FindRun(_ context.Context, prefix string) (store.Run, error) {
 			found = append(found, r)
 		}
 	}
-	if len(found) != 1 {
-		return store.Run{}, fmt.Errorf("%d runs begin with %q: %w", len(found), prefix, store.ErrNotFound)
+	switch len(found) {
+	case 0:
+		return store.Run{}, fmt.Errorf("no run begins with %q: %w", prefix, store.ErrNotFound)
+	case 1:
+	default:
+		return store.Run{}, fmt.Errorf("%d runs begin with %q: %w; give more of it", len(found), prefix, store.ErrAmbiguous)
 	}
 	return found[0], nil
 }
