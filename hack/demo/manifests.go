@@ -19,12 +19,12 @@ import (
 	"k8s.io/client-go/restmapper"
 )
 
-// accessKinds are applied from deploy/manifests, in this order: the demo's
+// accessKinds are applied from deploy/manifests/base, in this order: the demo's
 // alertmedic runs outside the cluster, with the rights that it would have inside.
 var accessKinds = []string{"Namespace", "ServiceAccount", "ClusterRole", "Role", "ClusterRoleBinding", "RoleBinding"}
 
 func (s *stage) applyManifests(ctx context.Context) error {
-	objects, err := readManifests(filepath.Join(s.root, "deploy", "manifests"))
+	objects, err := readManifests(filepath.Join(s.root, "deploy", "manifests", "base"))
 	if err != nil {
 		return err
 	}

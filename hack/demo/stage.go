@@ -83,6 +83,7 @@ func openStage(ctx context.Context, o options, v *view) (*stage, error) {
 	s.monitoring, err = s.cluster.StartMonitoring(ctx, testcluster.MonitoringOptions{
 		RuleFiles: []string{rules}, WebhookURL: "http://" + s.address + "/api/v1/webhook", WebhookToken: tokens["ingest"],
 		ExternalLabels: map[string]string{"cluster": clusterName},
+		ScrapeConfigs:  fmt.Sprintf("- {job_name: alertmedic, scrape_interval: 1s, static_configs: [{targets: [%q]}]}\n", s.address),
 	})
 	if err != nil {
 		return s, err

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"time"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -90,8 +89,9 @@ func (a *app) routes(hook *receiver.Receiver) (http.Handler, error) {
 	return r, nil
 }
 
-// checks are what /-/ready asks. A cluster that is away makes the service not
-// ready, and loses nothing: webhooks are accepted all the same.
+// checks are what /-/ready asks: whether webhooks can be accepted. A cluster that
+// is away is not among them: what is accepted meanwhile waits in the store, while
+// an instance that is not ready would make Alertmanager hold alerts back.
 func (a *app) checks() []api.Check {
 	return []api.Check{
 		{Name: "serving", Check: func(context.Context) error {
@@ -101,10 +101,5 @@ func (a *app) checks() []api.Check {
 			return nil
 		}},
 		{Name: "store", Check: a.store.Ping},
-		{Name: "kubernetes", Check: func(ctx context.Context) error {
-			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-			defer cancel()
-			return a.kube.Ping(ctx)
-		}},
 	}
 }

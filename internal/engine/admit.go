@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/alertmedic/alertmedic/internal/action"
@@ -204,7 +205,9 @@ func (w *work) planned(status store.StepStatus) ([]store.Step, journal.Entry) {
 	var show []shown
 	for _, i := range w.order() {
 		s := w.steps[i]
-		s.Status = status
+		if s.Status != store.StepDone {
+			s.Status = status
+		}
 		steps = append(steps, s)
 		show = append(show, shown{s.Name, s.Action, s.Plan})
 	}
@@ -214,20 +217,25 @@ func (w *work) planned(status store.StepStatus) ([]store.Step, journal.Entry) {
 	return steps, en
 }
 
-// planText is the plan in one line.
+// planText is the plan in one line: what would be changed. Steps that only look
+// are left out unless there is nothing else.
 func (w *work) planText() string {
-	out := ""
+	var changes, looks []string
 	for _, i := range w.order() {
 		var p action.Plan
 		if err := unmarshal(w.steps[i].Plan, &p); err != nil {
 			continue // a plan of our own encoding
 		}
-		if out != "" {
-			out += ", then "
+		if w.mutates(w.steps[i]) {
+			changes = append(changes, p.Summary)
+		} else {
+			looks = append(looks, p.Summary)
 		}
-		out += p.Summary
 	}
-	return out
+	if len(changes) == 0 {
+		changes = looks
+	}
+	return strings.Join(changes, ", then ")
 }
 
 // intend writes the intent of step s; the call follows the commit.

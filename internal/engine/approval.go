@@ -107,9 +107,19 @@ func (w *work) approved(ctx context.Context, ap store.Approval) error {
 		t.Approval.Status, t.Approval.Why = store.ApprovalVoid, "the plan drifted"
 		return w.commit(ctx, t)
 	}
+	// Steps that only looked have been carried out before the question.
+	for i, old := range w.steps {
+		if _, planned := steps[i]; planned && old.Status == store.StepDone {
+			steps[i] = old
+		}
+	}
 	w.steps = steps
 	w.st.Approved = ap.PlanHash
 	w.st.Stage = stageStep
-	w.run.Step = 0
-	return w.admit(ctx, w.order()[0], true)
+	for _, i := range w.order() {
+		if steps[i].Status == store.StepPlanned {
+			return w.admit(ctx, i, true)
+		}
+	}
+	return w.startVerify(ctx) // nothing is left to do
 }
