@@ -49,6 +49,18 @@ const serviceAccount = "medic"
 
 func newWorld(t *testing.T, name string) *world {
 	t.Helper()
+	return makeWorld(t, name, false)
+}
+
+// newWideWorld grants the action's rules in all namespaces, as a playbook needs
+// it whose target lies outside namespaces.
+func newWideWorld(t *testing.T, name string) *world {
+	t.Helper()
+	return makeWorld(t, name, true)
+}
+
+func makeWorld(t *testing.T, name string, everywhere bool) *world {
+	t.Helper()
 	cluster := testcluster.Shared(t)
 	w := &world{Cluster: cluster, ns: cluster.Namespace(t), api: cluster.Client(), name: name}
 	client, err := kube.New(kube.Options{Config: cluster.RESTConfig(), Namespace: w.ns})
@@ -56,7 +68,7 @@ func newWorld(t *testing.T, name string) *world {
 	t.Cleanup(client.Close)
 	w.client = client
 	w.cat = w.at(t, 0)
-	w.grant(t)
+	w.grant(t, everywhere)
 	ctx := testContext(t)
 	spec, ok := w.cat.Lookup(name)
 	require.True(t, ok)
@@ -68,14 +80,14 @@ func newWorld(t *testing.T, name string) *world {
 }
 
 // grant gives the ServiceAccount the rules of the action and nothing more.
-func (w *world) grant(t *testing.T) {
+func (w *world) grant(t *testing.T, everywhere bool) {
 	t.Helper()
 	ctx := testContext(t)
 	spec, _ := w.cat.Lookup(w.name)
 	var own, cluster []rbacv1.PolicyRule
 	for _, r := range spec.RBAC {
 		rule := rbacv1.PolicyRule{APIGroups: r.APIGroups, Resources: r.Resources, Verbs: r.Verbs}
-		if r.ClusterScoped {
+		if r.ClusterScoped || everywhere {
 			cluster = append(cluster, rule)
 		} else {
 			own = append(own, rule)

@@ -11,7 +11,8 @@ import (
 type Evidence struct {
 	Target     string      `json:"target"`
 	Conditions []Condition `json:"conditions,omitempty"`
-	Status     any         `json:"status,omitempty"` // the numbers that matter for the kind
+	Status     any         `json:"status,omitempty"`    // the numbers that matter for the kind
+	Endpoints  *Endpoints  `json:"endpoints,omitempty"` // of a Service
 	Pods       []Pod       `json:"pods,omitempty"`
 	Events     []Event     `json:"events,omitempty"` // newest first
 	Rollout    []Rollout   `json:"rollout,omitempty"`
@@ -20,6 +21,12 @@ type Evidence struct {
 	Missing []string `json:"missing,omitempty"`
 	// Cut says what was left out for size.
 	Cut []string `json:"cut,omitempty"`
+}
+
+// Endpoints counts the addresses behind a Service.
+type Endpoints struct {
+	Ready    int `json:"ready"`
+	NotReady int `json:"notReady"`
 }
 
 // Condition is a condition of the target.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
@@ -64,6 +65,9 @@ func (g *gatherer) gather(ctx context.Context) *Evidence {
 	g.events(ctx, ref, pods)
 	if obj != nil {
 		g.rollouts(ctx, ref, obj)
+	}
+	if ref.Kind == action.KindService {
+		g.endpoints(ctx, ref)
 	}
 	g.logs(ctx, pods)
 	return &g.out
@@ -222,6 +226,27 @@ func describeState(s corev1.ContainerState) string {
 			t.FinishedAt.UTC().Format(time.RFC3339), t.Message)), maxMessage)
 	}
 	return ""
+}
+
+// endpoints counts what a Service sends traffic to.
+func (g *gatherer) endpoints(ctx context.Context, ref action.Ref) {
+	list, err := g.session.Typed().DiscoveryV1().EndpointSlices(ref.Namespace).List(ctx, metav1.ListOptions{
+		LabelSelector: labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: ref.Name}).String(),
+	})
+	if err != nil {
+		g.missing("endpoints", err)
+		return
+	}
+	g.out.Endpoints = &Endpoints{}
+	for _, slice := range list.Items {
+		for _, e := range slice.Endpoints {
+			if e.Conditions.Ready == nil || *e.Conditions.Ready {
+				g.out.Endpoints.Ready += len(e.Addresses)
+			} else {
+				g.out.Endpoints.NotReady += len(e.Addresses)
+			}
+		}
+	}
 }
 
 // events reads the Events about the target and its pods, newest first.
