@@ -306,6 +306,23 @@ func TestSlackSender_secretsStay(t *testing.T) {
 	require.Empty(t, api.got())
 }
 
+// A redirect is not followed: the other host would get the token.
+func TestSlackSender_redirect(t *testing.T) {
+	t.Parallel()
+	other, api := newSlack(t), newSlack(t)
+	redirect := func(w http.ResponseWriter) {
+		w.Header().Set("Location", other.URL+webhookPath)
+		w.WriteHeader(http.StatusTemporaryRedirect)
+	}
+	api.answerFirst(redirect, redirect)
+	bot, _ := newBot(t, api)
+	for _, s := range []*notify.SlackSender{newWebhook(t, api.URL+webhookPath), bot} {
+		_, err := s.Send(t.Context(), slackMessage(t, reporter, requested()))
+		require.ErrorContains(t, err, "307")
+	}
+	require.Empty(t, other.got())
+}
+
 func TestSlackSender_badInput(t *testing.T) {
 	t.Parallel()
 	_, err := notify.NewSlackSender(notify.SlackOptions{})

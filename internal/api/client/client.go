@@ -57,13 +57,17 @@ type Options struct {
 	// HTTP sends the requests; nil makes one. It must not have a time-out of its
 	// own when the log is followed.
 	HTTP *http.Client
+	// Silence is after how long without entry or heartbeat a followed log counts
+	// as broken; default 45s, three heartbeats.
+	Silence time.Duration
 }
 
 // Client talks to one service. It is safe for concurrent use.
 type Client struct {
-	base  *url.URL
-	token string
-	http  *http.Client
+	base    *url.URL
+	token   string
+	http    *http.Client
+	silence time.Duration
 }
 
 // New checks the options and reads the token.
@@ -73,7 +77,10 @@ func New(o Options) (*Client, error) {
 		return nil, fmt.Errorf("the server must be an http or https URL with a host, such as http://127.0.0.1:9095, not %q", o.Server)
 	}
 	base.Path = strings.TrimSuffix(base.Path, "/")
-	c := &Client{base: base, http: o.HTTP}
+	c := &Client{base: base, http: o.HTTP, silence: o.Silence}
+	if c.silence == 0 {
+		c.silence = 45 * time.Second
+	}
 	if c.http == nil {
 		c.http = &http.Client{
 			// A redirect would carry the token to wherever the answer says.
@@ -194,16 +201,13 @@ func logValues(f store.LogFilter) url.Values {
 // long that the connection must be dead.
 var ErrSilent = errors.New("the server sent nothing, not even a heartbeat")
 
-// silence is three heartbeats.
-const silence = 45 * time.Second
-
 // Follow hands the entries after f.AfterSeq to yield, and goes on with new ones
 // until ctx ends (it then returns nil), yield fails, or the connection breaks.
 func (c *Client) Follow(ctx context.Context, f store.LogFilter, yield func(journal.Entry) error) error {
 	parent := ctx
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	watchdog := time.AfterFunc(silence, func() { cancel(ErrSilent) })
+	watchdog := time.AfterFunc(c.silence, func() { cancel(ErrSilent) })
 	defer watchdog.Stop()
 	q := logValues(f)
 	q.Set("follow", "true")
@@ -214,7 +218,7 @@ func (c *Client) Follow(ctx context.Context, f store.LogFilter, yield func(journ
 	defer resp.Body.Close()
 	dec := json.NewDecoder(readerFunc(func(p []byte) (int, error) {
 		n, err := resp.Body.Read(p)
-		watchdog.Reset(silence) // a heartbeat counts
+		watchdog.Reset(c.silence) // a heartbeat counts
 		return n, err
 	}))
 	for {
@@ -303,6 +307,10 @@ func (c *Client) send(ctx context.Context, method, path string, q url.Values, bo
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
+		var transport *url.Error // says the address again, with the query
+		if errors.As(err, &transport) {
+			err = transport.Err
+		}
 		return nil, fmt.Errorf("reach the server %s: %w", c.base.Redacted(), err)
 	}
 	if resp.StatusCode/100 == 2 {
