@@ -280,7 +280,13 @@ func oneLife(t *testing.T, sub subject) {
 	after := sc.state()
 	if spec.Mutating {
 		require.Equal(t, action.Applied, w.observe(t, plan))
-		require.NotEmpty(t, w.mutations(t, began))
+		sent := w.mutations(t, began)
+		require.NotEmpty(t, sent)
+		for _, e := range sent {
+			require.NotNil(t, e.RequestObject)
+			require.Contains(t, string(e.RequestObject.Raw), carried(e.Verb), "every change carries the UID of its object")
+			require.NotContains(t, string(e.RequestObject.Raw), "resourceVersion")
+		}
 	} else {
 		require.Empty(t, w.mutations(t, began))
 	}
@@ -303,6 +309,14 @@ func oneLife(t *testing.T, sub subject) {
 		require.NotEmpty(t, res.Message)
 		require.Equal(t, restored, sc.state())
 	}
+}
+
+// carried is how the UID stands in the body of a request.
+func carried(verb string) string {
+	if verb == "patch" {
+		return `{"op":"test","path":"/metadata/uid","value":"`
+	}
+	return `"preconditions":{"uid":"`
 }
 
 func drifts(t *testing.T, sub subject) {

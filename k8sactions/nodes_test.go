@@ -1,6 +1,7 @@
 package k8sactions_test
 
 import (
+	"context"
 	"encoding/json"
 	"testing"
 	"time"
@@ -217,4 +218,41 @@ func TestUncordoningANodeStopsItsDrain(t *testing.T) {
 	require.Equal(t, action.ReasonDrift, action.ReasonOf(err), "%v", err)
 	require.ErrorContains(t, err, "somebody uncordoned")
 	require.False(t, cordoned())
+}
+
+func TestASlowPodOfAHealthyNodeIsNotStuck(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "node.drain")
+	node, _ := theNode(t, w)
+	w.deployment(t, "slow", 1, onNode(node), func(d *appsv1.Deployment) {
+		d.Spec.Template.Annotations = map[string]string{testcluster.FaultAnnotation: string(testcluster.PodStuckTerminating)}
+	})
+	w.deployment(t, "web", 1, onNode(node))
+	plan := w.plan(t, targetOf(action.KindNode, "", node), `{"maxParallel":1}`)
+	last, err := w.ticks(t, plan, func(r action.Result) bool { return reportOf(t, r).states()["terminating"] == 1 })
+	require.NoError(t, err)
+
+	// Long after its grace period it holds the drain up, but not the other pod.
+	later := w.at(t, time.Minute)
+	var res action.Result
+	state := last.State
+	require.NoError(t, testcluster.Poll(testContext(t), func(ctx context.Context) (bool, error) {
+		res, err = later.Apply(ctx, plan, state)
+		state = res.State
+		return err != nil || reportOf(t, res).states()["gone"] == 1, err
+	}))
+	require.False(t, res.Done)
+	rep := reportOf(t, res)
+	require.Equal(t, map[string]int{"gone": 1, "terminating": 1}, rep.states())
+	require.Equal(t, []string{"its grace period is over and it is still there"}, rep.Blockers)
+
+	// After the drain's own timeout it reports and fails.
+	over := w.at(t, 11*time.Minute)
+	res, err = over.Apply(testContext(t), plan, state)
+	require.NoError(t, err)
+	require.False(t, res.Done)
+	require.NotEmpty(t, res.Evidence)
+	_, err = over.Apply(testContext(t), plan, res.State)
+	require.Equal(t, action.ReasonTimeout, action.ReasonOf(err), "%v", err)
+	require.ErrorContains(t, err, "1 of 2 pods are gone, 1 terminating: its grace period is over")
 }
