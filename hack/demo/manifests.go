@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/yaml"
@@ -107,8 +108,11 @@ func readManifests(dir string) ([]*unstructured.Unstructured, error) {
 	return out, nil
 }
 
-// pickNode chooses the node that will fail: one that runs a pod of the web shop
-// front, once it is deployed, and otherwise the first.
+// frontTaint keeps all but the shop's front off the node that will fail: what
+// breaks elsewhere must break for its own reason.
+var frontTaint = corev1.Taint{Key: "shop/front", Value: "only", Effect: corev1.TaintEffectNoSchedule}
+
+// pickNode chooses the node that will fail and reserves it for the shop's front.
 func (s *stage) pickNode(ctx context.Context) (string, error) {
 	nodes, err := s.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -117,5 +121,8 @@ func (s *stage) pickNode(ctx context.Context) (string, error) {
 	if len(nodes.Items) == 0 {
 		return "", errors.New("the cluster has no nodes")
 	}
-	return nodes.Items[len(nodes.Items)-1].Name, nil
+	node := &nodes.Items[len(nodes.Items)-1]
+	node.Spec.Taints = append(node.Spec.Taints, frontTaint)
+	_, err = s.client.CoreV1().Nodes().Update(ctx, node, metav1.UpdateOptions{})
+	return node.Name, err
 }

@@ -13,7 +13,7 @@ import (
 const shopNamespace = "shop"
 
 // deployments of the shop: a Service of the same name stands before each.
-var shop = map[string]int32{"web": 3, "cart": 2, "checkout": 3, "catalog": 2}
+var shop = map[string]int32{"web": 5, "cart": 2, "checkout": 3, "catalog": 2}
 
 // deployShop creates the shop and waits until it serves.
 func (s *stage) deployShop(ctx context.Context) error {
@@ -34,6 +34,9 @@ func (s *stage) deployShop(ctx context.Context) error {
 					Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: name, Image: "shop/" + name + ":1.0"}}},
 				},
 			},
+		}
+		if name == "web" {
+			d.Spec.Template.Spec.Tolerations = []corev1.Toleration{{Key: frontTaint.Key, Operator: corev1.TolerationOpExists}}
 		}
 		if _, err := s.client.AppsV1().Deployments(shopNamespace).Create(ctx, d, metav1.CreateOptions{}); err != nil {
 			return err

@@ -262,29 +262,6 @@ func (s *stage) close() error {
 	return errors.Join(errs...)
 }
 
-// mutations counts what alertmedic changed, dry runs left out.
-func (s *stage) mutations() (int, error) {
-	events, err := s.cluster.Mutations(s.since)
-	if err != nil {
-		return 0, err
-	}
-	n := 0
-	for _, e := range events {
-		by := e.User.Username
-		if e.ImpersonatedUser != nil {
-			by = e.ImpersonatedUser.Username
-		}
-		own := strings.HasPrefix(by, "system:serviceaccount:"+medicNamespace+":")
-		// Asking for permissions and writing Events changes nothing that is healed.
-		if !own || e.ObjectRef == nil || e.ObjectRef.APIGroup == "authorization.k8s.io" || e.ObjectRef.Resource == "events" ||
-			strings.Contains(e.RequestURI, "dryRun=All") || e.ResponseStatus == nil || e.ResponseStatus.Code >= 300 {
-			continue
-		}
-		n++
-	}
-	return n, nil
-}
-
 func (s *stage) printAddresses() {
 	kubeconfig := filepath.Join(s.dir, "admin.kubeconfig")
 	if err := s.cluster.Kubeconfig(kubeconfig); err != nil {
