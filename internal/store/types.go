@@ -170,6 +170,9 @@ type Run struct {
 	// FiredAt is the earliest openedAt of the joined episodes.
 	FiredAt time.Time `json:"firedAt,omitzero"`
 	Lease   Lease     `json:"-"`
+	// TakenOver says that ClaimRuns took the run from a worker that never gave
+	// its lease back: it died, or stood still for longer than the lease.
+	TakenOver bool `json:"-"`
 }
 
 // Fence returns the proof of the claim under which the run was read.
@@ -324,6 +327,9 @@ var (
 	ErrUnavailable = errors.New("the database is not available")
 	ErrCorrupt     = errors.New("the database file is damaged")
 	ErrBadCursor   = errors.New("the cursor is not one that this service gave out")
+	ErrAmbiguous   = errors.New("more than one matches")
+	ErrInvalid     = errors.New("not acceptable")
+	ErrClosed      = errors.New("the store is closed")
 )
 
 // LockedError says that a lock key is held by another run.

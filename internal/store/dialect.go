@@ -1,0 +1,200 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/url"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// dialect is every difference between the two databases. Everything else is
+// portable SQL with $N parameters.
+type dialect struct {
+	name  string
+	goose goose.Dialect
+	// forUpdate locks the rows that a SELECT of a write transaction returns;
+	// SQLite has one writer and needs none.
+	forUpdate string
+	// skipLocked does so for rows that nobody else has locked.
+	skipLocked string
+	// now reads the database's clock; "" takes the process's wallClock.
+	now string
+	// migrationLock keeps two replicas that start at once from migrating twice.
+	migrationLock string
+	open          func(ctx context.Context, loc location, maxOpen int) (writer, reader *sql.DB, err error)
+	fault         func(error) fault
+}
+
+// busyTimeout bounds the wait for SQLite's own locks; with the exclusive file
+// lock there is nobody to wait for but this process's checkpoints.
+const busyTimeout = 5 * time.Second
+
+var sqliteDialect = dialect{
+	name:  "sqlite",
+	goose: goose.DialectSQLite3,
+	open:  openSQLite,
+	fault: sqliteFault,
+}
+
+var postgresDialect = dialect{
+	name:          "postgres",
+	goose:         goose.DialectPostgres,
+	forUpdate:     " FOR UPDATE",
+	skipLocked:    " FOR UPDATE SKIP LOCKED",
+	now:           "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
+	migrationLock: "SELECT pg_advisory_xact_lock(1634497905, hashtext(current_schema()))",
+	open:          openPostgres,
+	fault:         postgresFault,
+}
+
+// openSQLite opens one connection that writes and a pool that reads. WAL lets
+// them work side by side; synchronous=FULL makes a commit durable before it
+// returns, which is what a 2xx promises.
+func openSQLite(ctx context.Context, loc location, maxOpen int) (*sql.DB, *sql.DB, error) {
+	pool := func(txlock string, conns int, extra ...string) (*sql.DB, error) {
+		q := url.Values{"_txlock": {txlock}, "_pragma": append([]string{
+			fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()),
+			"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)",
+		}, extra...)}
+		dsn := url.URL{Scheme: "file", Path: loc.file, RawQuery: q.Encode()}
+		db, err := sql.Open("sqlite", dsn.String())
+		if err != nil {
+			return nil, fmt.Errorf("open the SQLite file: %w", err)
+		}
+		db.SetMaxOpenConns(conns)
+		db.SetMaxIdleConns(conns)
+		return db, nil
+	}
+	writer, err := pool("immediate", 1)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := writer.PingContext(ctx); err != nil {
+		return nil, nil, errors.Join(err, writer.Close())
+	}
+	var result string
+	if err := writer.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&result); err != nil {
+		return nil, nil, errors.Join(err, writer.Close())
+	}
+	if result != "ok" {
+		return nil, nil, errors.Join(fmt.Errorf("%w: quick_check says: %s", errQuickCheck, result), writer.Close())
+	}
+	reader, err := pool("deferred", max(2, maxOpen), "query_only(1)")
+	if err != nil {
+		return nil, nil, errors.Join(err, writer.Close())
+	}
+	return writer, reader, nil
+}
+
+var errQuickCheck = errors.New("the structure of the file is damaged")
+
+// openPostgres opens one pool for everything.
+func openPostgres(ctx context.Context, loc location, maxOpen int) (*sql.DB, *sql.DB, error) {
+	cfg, err := pgx.ParseConfig(loc.url)
+	if err != nil {
+		// The parser's error may hold parts of the DSN.
+		return nil, nil, fmt.Errorf("the DSN %s cannot be used: check host, port and options", loc.shown)
+	}
+	db := stdlib.OpenDB(*cfg, stdlib.OptionAfterConnect(durableCommits))
+	db.SetMaxOpenConns(max(2, maxOpen))
+	db.SetMaxIdleConns(max(2, maxOpen))
+	db.SetConnMaxLifetime(30 * time.Minute)
+	if err := db.PingContext(ctx); err != nil {
+		return nil, nil, errors.Join(err, db.Close())
+	}
+	return db, db, nil
+}
+
+// durableCommits undoes a server's or role's synchronous_commit=off: a commit
+// that a crash of the server can undo must not be acknowledged.
+func durableCommits(ctx context.Context, conn *pgx.Conn) error {
+	var mode string
+	if err := conn.QueryRow(ctx, "SHOW synchronous_commit").Scan(&mode); err != nil {
+		return fmt.Errorf("read synchronous_commit: %w", err)
+	}
+	if mode != "off" {
+		return nil
+	}
+	if _, err := conn.Exec(ctx, "SET synchronous_commit = on"); err != nil {
+		return fmt.Errorf("set synchronous_commit: %w", err)
+	}
+	return nil
+}
+
+func sqliteFault(err error) fault {
+	if errors.Is(err, errQuickCheck) {
+		return faultCorrupt
+	}
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		return faultReadOnly
+	}
+	var se *sqlite.Error
+	if !errors.As(err, &se) {
+		if errors.Is(err, sql.ErrConnDone) {
+			return faultUnavailable
+		}
+		return faultOther
+	}
+	switch se.Code() {
+	case sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
+		return faultUnique
+	}
+	switch se.Code() & 0xff {
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
+		return faultBusy
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		return faultCorrupt
+	case sqlite3.SQLITE_FULL:
+		return faultFull
+	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
+		return faultReadOnly
+	case sqlite3.SQLITE_IOERR:
+		return faultUnavailable
+	}
+	return faultOther
+}
+
+func postgresFault(err error) fault {
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) {
+		switch {
+		case pe.Code == "40001" || pe.Code == "40P01":
+			return faultRetry
+		case pe.Code == "23505":
+			return faultUnique
+		case pe.Code == "53100":
+			return faultFull
+		case pe.Code == "25006":
+			return faultReadOnly
+		case strings.HasPrefix(pe.Code, "XX"):
+			return faultCorrupt
+		case strings.HasPrefix(pe.Code, "08"), strings.HasPrefix(pe.Code, "53"), strings.HasPrefix(pe.Code, "57P"),
+			strings.HasPrefix(pe.Code, "58"):
+			return faultUnavailable
+		}
+		return faultOther
+	}
+	var ce *pgconn.ConnectError
+	var ne net.Error
+	if errors.As(err, &ce) || errors.As(err, &ne) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) ||
+		errors.Is(err, sql.ErrConnDone) || errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNREFUSED) ||
+		errors.Is(err, os.ErrDeadlineExceeded) || pgconn.Timeout(err) || strings.Contains(err.Error(), "conn closed") {
+		return faultUnavailable
+	}
+	return faultOther
+}

@@ -1,0 +1,13 @@
+//go:build !unix
+
+package store
+
+import "errors"
+
+type fileLock struct{}
+
+func lockFile(string) (*fileLock, error) {
+	return nil, errors.New("SQLite needs flock, which this operating system lacks: use PostgreSQL")
+}
+
+func (*fileLock) release() error { return nil }

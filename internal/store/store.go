@@ -1,0 +1,163 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Options say where a store lies and how it tells the time.
+type Options struct {
+	// DSN is "file:/path/x.db", a bare path, or postgres://...
+	DSN string
+	// Clock is the wall clock of SQLite; nil is time.Now. PostgreSQL's own clock
+	// is used there, because replicas must agree.
+	Clock  func() time.Time
+	Logger *slog.Logger // nil: silent
+	// FlapDwell is how long after its end an episode is reopened, and not
+	// followed by another, when its signal fires again.
+	FlapDwell  time.Duration
+	Registerer prometheus.Registerer // nil: no metrics
+	MaxOpen    int                   // connections; default 8 (on SQLite: that read)
+}
+
+// Store is an open database. Make one with Open.
+type Store struct {
+	dialect   *dialect
+	loc       location
+	db        *sql.DB // writes; on SQLite a single connection
+	read      *sql.DB // reads; the same pool on PostgreSQL
+	lock      *fileLock
+	clock     *wallClock // nil on PostgreSQL
+	log       *slog.Logger
+	flapDwell time.Duration
+	metrics   *metrics
+	changes   changes
+	// ord orders what is written at the same microsecond. It starts at the time
+	// of the start, so that it ascends across restarts as well.
+	ord atomic.Int64
+
+	accepts  chan acceptRequest
+	closing  chan struct{}
+	closeOne sync.Once
+	closeErr error
+	workers  sync.WaitGroup
+}
+
+// Open opens the database, checks it and migrates it. The error wraps
+// ErrNewerSchema, ErrCorrupt, ErrBusy or ErrUnavailable where one of them is
+// meant, says what to do, and never holds a password.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	loc, err := parseDSN(o.DSN)
+	if err != nil {
+		return nil, err
+	}
+	m, err := newMetrics(o.Registerer)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		dialect: &sqliteDialect, loc: loc, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), flapDwell: o.FlapDwell, metrics: m,
+		accepts: make(chan acceptRequest), closing: make(chan struct{}),
+	}
+	s.ord.Store(time.Now().UnixNano())
+	if loc.url != "" {
+		s.dialect = &postgresDialect
+	}
+	if loc.file != "" {
+		if s.lock, err = lockFile(loc.file); err != nil {
+			return nil, s.wrap("open the database", err)
+		}
+	}
+	if err := s.open(ctx, o); err != nil {
+		return nil, errors.Join(err, s.closeFiles())
+	}
+	s.workers.Go(s.committer)
+	return s, nil
+}
+
+func (s *Store) open(ctx context.Context, o Options) error {
+	var err error
+	if s.db, s.read, err = s.dialect.open(ctx, s.loc, cmp.Or(o.MaxOpen, 8)); err != nil {
+		return s.wrap("open the database "+s.loc.shown, err)
+	}
+	if err := s.migrate(ctx); err != nil {
+		return err
+	}
+	if s.dialect.now == "" {
+		mark, err := s.highWater(ctx)
+		if err != nil {
+			return err
+		}
+		read := o.Clock
+		if read == nil {
+			read = time.Now
+		}
+		s.clock = newWallClock(read, fromMicros(mark))
+	}
+	return nil
+}
+
+// Close finishes what is being committed and closes the database. Calls after it
+// fail. It may be called more than once.
+func (s *Store) Close() error {
+	s.closeOne.Do(func() {
+		close(s.closing)
+		s.workers.Wait()
+		s.changes.notify()
+		s.closeErr = s.closeFiles()
+	})
+	return s.closeErr
+}
+
+func (s *Store) closeFiles() error {
+	var errs []error
+	if s.read != nil && s.read != s.db {
+		errs = append(errs, s.read.Close())
+	}
+	if s.db != nil {
+		errs = append(errs, s.db.Close())
+	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.release())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("close the database: %w", err)
+	}
+	return nil
+}
+
+// Dialect is "sqlite" or "postgres".
+func (s *Store) Dialect() string { return s.dialect.name }
+
+// Ping reports whether the database answers.
+func (s *Store) Ping(ctx context.Context) error {
+	var one int
+	return s.wrap("ask the database", s.read.QueryRowContext(ctx, "SELECT 1 FROM clock UNION SELECT 1").Scan(&one))
+}
+
+// Now is the clock by which everything here is timed: the database's on
+// PostgreSQL, on SQLite the wall clock, which never steps backward. It is in
+// UTC, in whole microseconds.
+func (s *Store) Now(ctx context.Context) (time.Time, error) {
+	return s.now(ctx, s.read)
+}
+
+func (s *Store) now(ctx context.Context, q querier) (time.Time, error) {
+	if s.dialect.now == "" {
+		return s.clock.now(), nil
+	}
+	var us int64
+	if err := q.QueryRowContext(ctx, s.dialect.now).Scan(&us); err != nil {
+		return time.Time{}, s.wrap("read the database's clock", err)
+	}
+	return fromMicros(us), nil
+}
