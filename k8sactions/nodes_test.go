@@ -120,7 +120,7 @@ func TestDrainReportsWhatABudgetBlocks(t *testing.T) {
 	// The drain ends when its time is over: first the report, then the failure.
 	late := plan
 	late.Request.Deadline = time.Now().Add(11 * time.Second) // ten of which are kept for the report
-	last, err = w.ticks(t, late, func(action.Result) bool { return false })
+	_, err = w.ticks(t, late, func(action.Result) bool { return false })
 	require.Equal(t, action.ReasonTimeout, action.ReasonOf(err), "%v", err)
 	require.ErrorContains(t, err, "1 blocked when the time was over: PodDisruptionBudget "+w.ns+"/web-pdb")
 

@@ -197,7 +197,7 @@ func TestSuggest(t *testing.T) {
 	t.Parallel()
 	names := []string{"pod.delete", "pod.evict", "workload.restart", "name"}
 	for got, want := range map[string]string{
-		"pod.delte": "pod.delete", "POD.EVICT": "pod.evict", "workload.restrat": "workload.restart", "nmae": "name",
+		"pod.delte": "pod.delete", "POD.EVICT": "pod.evict", "workload.restrat": "workload.restart", "nmae": "name", //nolint:misspell // on purpose
 		"reboot": "", "": "", strings.Repeat("x", 1000): "",
 	} {
 		require.Equal(t, want, suggest(got, names), got)

@@ -51,7 +51,7 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	status := http.StatusServiceUnavailable
 	defer func() {
 		if p := recover(); p != nil {
-			if p == http.ErrAbortHandler {
+			if p == http.ErrAbortHandler { //nolint:errorlint // net/http asks for this very value
 				panic(p)
 			}
 			r.opts.Logger.Error("webhook panicked", "source", source, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))

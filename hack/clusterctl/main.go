@@ -149,7 +149,7 @@ func up(ctx context.Context, p paths, args []string, out io.Writer) error {
 			return err
 		}
 		defer log.Close()
-		cmd := exec.Command("/proc/self/exe", append([]string{"serve"}, args...)...)
+		cmd := exec.Command("/proc/self/exe", append([]string{"serve"}, args...)...) //nolint:noctx // outlives the call: it is stopped in order
 		cmd.Stdout, cmd.Stderr = log, log
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		if err := cmd.Start(); err != nil {
@@ -160,7 +160,7 @@ func up(ctx context.Context, p paths, args []string, out io.Writer) error {
 		err = testcluster.Poll(ctx, func(context.Context) (bool, error) {
 			select {
 			case err := <-ended:
-				return false, fmt.Errorf("the cluster did not start (%v):\n%s", err, tail(p.log))
+				return false, fmt.Errorf("the cluster did not start (%w):\n%s", err, tail(p.log))
 			default:
 			}
 			_, err := os.Stat(p.info)

@@ -27,7 +27,7 @@ type act struct {
 	runID    string
 	alert    string
 
-	brokenAt, alertAt, actedAt, endedAt, healedAt time.Time
+	brokenAt, alertAt, actedAt, endedAt time.Time
 }
 
 // done reports whether the act's run has ended.

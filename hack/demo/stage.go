@@ -244,7 +244,8 @@ func (s *stage) close() error {
 	if s.medic != nil && s.medic.Process != nil {
 		if err := s.medic.Process.Signal(syscall.SIGTERM); err == nil {
 			select {
-			case <-s.medicEnded:
+			case err := <-s.medicEnded:
+				errs = append(errs, err)
 			case <-time.After(15 * time.Second):
 				errs = append(errs, errors.New("alertmedic did not stop within 15s"), s.medic.Process.Kill())
 			}

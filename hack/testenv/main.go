@@ -86,7 +86,7 @@ func run(cluster, postgres bool, command []string) (code int, err error) {
 		return 130, nil
 	default:
 	}
-	cmd := exec.Command(command[0], command[1:]...)
+	cmd := exec.Command(command[0], command[1:]...) //nolint:noctx // outlives the call: it is stopped in order
 	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Env = os.Stdin, os.Stdout, os.Stderr, env
 	if err := cmd.Start(); err != nil {
 		return 127, err

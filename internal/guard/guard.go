@@ -92,7 +92,7 @@ func (in Input) delay(reason Reason, until time.Time, format string, args ...any
 // lost by a pause, and what still fires when it ends is acted on.
 func paused(in Input) Decision {
 	for _, p := range in.Ledger.Pauses {
-		hit := false
+		var hit bool
 		switch p.Scope {
 		case PauseGlobal:
 			hit = true

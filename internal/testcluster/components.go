@@ -169,7 +169,7 @@ func waitHTTP(ctx context.Context, client *http.Client, url string, processes ..
 		for _, p := range processes {
 			select {
 			case <-p.exited():
-				return fmt.Errorf("%s %w (%v):\n%s", p.name, errEndedEarly, p.err, p.logTail())
+				return fmt.Errorf("%s %w (%w):\n%s", p.name, errEndedEarly, p.err, p.logTail())
 			default:
 			}
 		}
@@ -195,7 +195,7 @@ func waitHTTP(ctx context.Context, client *http.Client, url string, processes ..
 			for _, p := range processes {
 				tail += "\n" + p.name + ":\n" + p.logTail()
 			}
-			return fmt.Errorf("%s is not ready: %w (last: %v)%s", url, context.Cause(ctx), last, tail)
+			return fmt.Errorf("%s is not ready: %w (last: %v)%s", url, context.Cause(ctx), last, tail) //nolint:errorlint // last may be nil
 		case <-ticker.C:
 		}
 	}

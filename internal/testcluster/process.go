@@ -279,7 +279,7 @@ func (p *Process) launch() error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(p.path, p.args...)
+	cmd := exec.Command(p.path, p.args...) //nolint:noctx // outlives the call: it is stopped in order
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Dir = p.supervisor.dir
 	cmd.Env = append(cleanEnv(), p.env...)

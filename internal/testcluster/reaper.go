@@ -48,7 +48,7 @@ func startReaper() (*reaper, error) {
 	}
 	defer r.Close()
 	// Not os.Executable: `go run` removes the file while a daemon still runs.
-	cmd := exec.Command("/proc/self/exe")
+	cmd := exec.Command("/proc/self/exe") //nolint:noctx // outlives the call: it is stopped in order
 	cmd.Env = append(os.Environ(), envReaper+"=1", "GOMAXPROCS=1")
 	cmd.Stdin = r
 	// Discarded on purpose: an inherited stderr would keep `go test` waiting.

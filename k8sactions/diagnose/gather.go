@@ -118,8 +118,8 @@ func numbers(obj *unstructured.Unstructured) any {
 func (g *gatherer) pods(ctx context.Context, obj *unstructured.Unstructured) []corev1.Pod {
 	var found []corev1.Pod
 	client := g.session.Typed().CoreV1().Pods(g.target.Namespace)
-	switch {
-	case g.target.Kind == action.KindPod:
+	switch g.target.Kind {
+	case action.KindPod:
 		p, err := client.Get(ctx, g.target.Name, metav1.GetOptions{})
 		if err != nil {
 			g.missing("pod", err)

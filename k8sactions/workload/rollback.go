@@ -87,9 +87,9 @@ func choose(ref action.Ref, revisions []Revision, current, rolledBackFrom string
 	}
 	skipped := false
 	for _, r := range revisions {
-		switch {
-		case r.hash == current:
-		case r.hash == rolledBackFrom:
+		switch r.hash {
+		case current:
+		case rolledBackFrom:
 			skipped = true
 		default:
 			return r, nil

@@ -211,7 +211,7 @@ func (c *Client) Follow(ctx context.Context, f store.LogFilter, yield func(journ
 	defer watchdog.Stop()
 	q := logValues(f)
 	q.Set("follow", "true")
-	resp, err := c.send(ctx, http.MethodGet, "/api/v1/log", q, nil, "application/x-ndjson")
+	resp, err := c.send(ctx, http.MethodGet, "/api/v1/log", q, nil, "application/x-ndjson") //nolint:bodyclose // closed below; the reader wraps it
 	if err != nil {
 		return followError(parent, ctx, err)
 	}
@@ -237,7 +237,7 @@ func (c *Client) Follow(ctx context.Context, f store.LogFilter, yield func(journ
 
 func followError(parent, ctx context.Context, err error) error {
 	if parent.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // the caller ended it: that is how following ends
 	}
 	if cause := context.Cause(ctx); errors.Is(cause, ErrSilent) {
 		return cause
