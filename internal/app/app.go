@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -252,8 +253,10 @@ func (a *app) start(ctx context.Context) error {
 	if a.deliverer, err = a.newDeliverer(); err != nil {
 		return err
 	}
-	if err := a.registry.Register(newStateCollector(a.store)); err != nil {
-		return fmt.Errorf("register the store's metrics: %w", err)
+	for _, c := range []prometheus.Collector{newStateCollector(a.store), versioncollector.NewCollector("alertmedic")} {
+		if err := a.registry.Register(c); err != nil {
+			return fmt.Errorf("register the metrics of the process: %w", err)
+		}
 	}
 	return a.journal(ctx, journal.Entry{Kind: journal.ServiceStarted, Actor: a.owner, Cluster: c.Cluster,
 		Message: fmt.Sprintf("version %s, %d playbooks, %s", cmp.Or(a.version, "dev"), a.playbooks.Current().Len(), a.store.Dialect())})

@@ -6,29 +6,35 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/alertmedic/alertmedic/internal/notify"
 	"github.com/alertmedic/alertmedic/internal/store"
 )
 
 // stateCollector reads what the store holds at each scrape: how many runs are
 // where, and how far the journal is sealed.
 type stateCollector struct {
-	store        *store.Store
-	runs, sealed *prometheus.Desc
-	up           *prometheus.Desc
+	store            *store.Store
+	runs, outbox     *prometheus.Desc
+	sealed, unsealed *prometheus.Desc
+	up               *prometheus.Desc
 }
 
 func newStateCollector(s *store.Store) *stateCollector {
 	return &stateCollector{store: s,
-		runs:   prometheus.NewDesc("alertmedic_runs", "Runs that have not ended, by phase, what they wait for and playbook.", []string{"phase", "wait", "playbook"}, nil),
-		sealed: prometheus.NewDesc("alertmedic_journal_sealed_seq", "The last sealed entry of the journal.", nil, nil),
-		up:     prometheus.NewDesc("alertmedic_store_up", "1 if the store answered this scrape.", nil, nil),
+		runs:     prometheus.NewDesc("alertmedic_runs", "Runs that have not ended, by phase, what they wait for and playbook.", []string{"phase", "wait", "playbook"}, nil),
+		sealed:   prometheus.NewDesc("alertmedic_journal_sealed_seq", "The last sealed entry of the journal.", nil, nil),
+		unsealed: prometheus.NewDesc("alertmedic_journal_unsealed_entries", "Entries of the journal that wait for their place in the chain.", nil, nil),
+		outbox:   prometheus.NewDesc("alertmedic_outbox_messages", "Messages that wait for delivery, by channel.", []string{"channel"}, nil),
+		up:       prometheus.NewDesc("alertmedic_store_up", "1 if the store answered this scrape.", nil, nil),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.runs
+	ch <- c.outbox
 	ch <- c.sealed
+	ch <- c.unsealed
 	ch <- c.up
 }
 
@@ -52,6 +58,20 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 		up = 0
 	} else {
 		ch <- prometheus.MustNewConstMetric(c.sealed, prometheus.GaugeValue, float64(seq))
+	}
+	if n, _, err := c.store.Unsealed(ctx); err != nil {
+		up = 0
+	} else {
+		ch <- prometheus.MustNewConstMetric(c.unsealed, prometheus.GaugeValue, float64(n))
+	}
+	messages, err := c.store.PendingMessages(ctx)
+	if err != nil {
+		up = 0
+	}
+	for _, channel := range []string{notify.ChannelSlack, notify.ChannelEvent} {
+		if err == nil {
+			ch <- prometheus.MustNewConstMetric(c.outbox, prometheus.GaugeValue, float64(messages[channel]), channel)
+		}
 	}
 	ch <- prometheus.MustNewConstMetric(c.up, prometheus.GaugeValue, up)
 }
