@@ -48,40 +48,62 @@ spec:
     verify: {timeout: 1m, stableFor: 3s}
 `
 
-// start runs the whole loop for one namespace until the test ends.
-func start(t *testing.T, playbook string) *service {
+// start runs the whole loop for one namespace until the test ends: as many
+// replicas as there are data sources, each of which gets every webhook.
+func start(t *testing.T, playbook string, dsn ...string) *service {
 	t.Helper()
 	cluster := testcluster.Shared(t)
 	ns := cluster.Namespace(t)
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	url := "http://" + listener.Addr().String()
-
+	if len(dsn) == 0 {
+		dsn = []string{filepath.Join(t.TempDir(), "medic.db")}
+	}
+	var listeners []net.Listener
+	hooks := ""
+	for range dsn {
+		l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		listeners = append(listeners, l)
+		hooks += fmt.Sprintf("  - {url: %q, send_resolved: true}\n", "http://"+l.Addr().String()+"/api/v1/webhook")
+	}
 	rules, err := os.ReadFile("../../rules/pods.yaml")
 	require.NoError(t, err)
 	watch, err := cluster.StartMonitoring(t.Context(), testcluster.MonitoringOptions{
-		Rules: testcluster.HurryRules(string(rules)), WebhookURL: url + "/api/v1/webhook", Namespaces: []string{ns},
+		Rules: testcluster.HurryRules(string(rules)), Namespaces: []string{ns},
+		AlertmanagerConfig: "route: {receiver: alertmedic, group_by: [namespace], group_wait: 500ms, group_interval: 1s, repeat_interval: 5s}\n" +
+			"receivers:\n- name: alertmedic\n  webhook_configs:\n" + hooks,
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, watch.Stop()) })
+	s := &service{cluster: cluster, ns: ns}
+	for i, l := range listeners {
+		s.replica(t, playbook, dsn[i], l, watch)
+	}
+	s.url = "http://" + listeners[0].Addr().String()
+	s.client, err = client.New(client.Options{Server: s.url})
+	require.NoError(t, err)
+	return s
+}
 
+// replica runs one process's worth of the service.
+func (s *service) replica(t *testing.T, playbook, dsn string, listener net.Listener, watch *testcluster.Monitoring) {
+	t.Helper()
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "playbook.yaml"), []byte(playbook), 0o600))
 	cfg, err := config.Parse(filepath.Join(dir, "alertmedic.yaml"), fmt.Appendf(nil, `
 cluster: test
 listen: {address: %q}
 sources:
-- {name: am, alertmanagers: [{url: %q}], prometheuses: [{url: %q}], receivers: [webhook]}
+- {name: am, alertmanagers: [{url: %q}], prometheuses: [{url: %q}]}
 store: {dsn: %q}
 playbooks: {paths: [playbook.yaml]}
-`, listener.Addr(), watch.AlertmanagerURL(0), watch.PrometheusURL(0), filepath.Join(dir, "medic.db")))
+`, listener.Addr(), watch.AlertmanagerURL(0), watch.PrometheusURL(0), dsn))
 	require.NoError(t, err)
 
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	go func() {
 		ended <- Run(ctx, Options{Config: cfg, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Registry: prometheus.NewRegistry(),
-			Kubernetes: cluster.RESTConfig(), Listener: listener, Ready: func(net.Addr) { close(ready) }})
+			Kubernetes: s.cluster.RESTConfig(), Listener: listener, Ready: func(net.Addr) { close(ready) }})
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -93,9 +115,6 @@ playbooks: {paths: [playbook.yaml]}
 		ended <- err
 		require.NoError(t, err, "ended before it was ready")
 	}
-	c, err := client.New(client.Options{Server: url})
-	require.NoError(t, err)
-	return &service{cluster: cluster, ns: ns, url: url, client: c}
 }
 
 // deploy creates a Deployment of n sound pods and waits until it serves.
@@ -156,21 +175,59 @@ func TestHealsACrashLoopingPod(t *testing.T) {
 	require.Equal(t, string(store.Healed), last.Outcome, "%s: %s", last.Message, kinds(entries))
 	require.Equal(t, "web", last.Target.Name)
 	require.NoError(t, s.cluster.WaitPodGone(t.Context(), &sick))
+	s.requireOneDelete(t, sick.Name)
+	var err error
+	head := journal.Head{}
+	for _, en := range entries {
+		head, err = head.Next(en)
+		require.NoError(t, err, "the journal's chain")
+	}
+}
+
+// requireOneDelete reads from the API server's audit log that alertmedic deleted
+// this pod, once, and no other.
+func (s *service) requireOneDelete(t *testing.T, pod string) {
+	t.Helper()
 	deletes := 0
 	events, err := s.cluster.Mutations(time.Time{})
 	require.NoError(t, err)
 	for _, e := range events {
 		if e.Verb == "delete" && e.ObjectRef.Resource == "pods" && e.ObjectRef.Namespace == s.ns && strings.HasPrefix(e.UserAgent, "alertmedic/") {
 			deletes++
-			require.Equal(t, sick.Name, e.ObjectRef.Name)
+			require.Equal(t, pod, e.ObjectRef.Name)
 		}
 	}
 	require.Equal(t, 1, deletes, "one action for one fault")
-	head := journal.Head{}
-	for _, en := range entries {
-		head, err = head.Next(en)
-		require.NoError(t, err, "the journal's chain")
+}
+
+// Two replicas on one PostgreSQL, each of which is told everything, several
+// times: one run, one action.
+func TestReplicasActOnce(t *testing.T) {
+	t.Parallel()
+	dsn := database(t)
+	s := start(t, fmt.Sprintf(crashPlaybook, "Auto"), dsn, dsn)
+	pods := s.deploy(t, "web", 2)
+	require.NoError(t, s.cluster.SetPodFault(t.Context(), s.ns, pods[0].Name, testcluster.PodCrashLoop))
+	entries := s.until(t, journal.RunEnded)
+	last := entries[len(entries)-1]
+	require.Equal(t, string(store.Healed), last.Outcome, "%s: %s", last.Message, kinds(entries))
+	s.requireOneDelete(t, pods[0].Name)
+	runs, err := s.client.Runs(t.Context(), store.RunFilter{}, client.Page{})
+	require.NoError(t, err)
+	require.Len(t, runs.Items, 1)
+}
+
+// database returns a fresh PostgreSQL database, of the test run's server or of
+// one for this test alone.
+func database(t *testing.T) string {
+	t.Helper()
+	if dsn, ok := testcluster.Database(t); ok {
+		return dsn
 	}
+	pg, err := testcluster.StartPostgres(t.Context(), testcluster.PostgresOptions{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, pg.Stop()) })
+	return pg.DSN
 }
 
 // Mode Observe goes through the same loop and changes nothing.

@@ -99,9 +99,9 @@ func (t *txn) apply(ctx context.Context, old Run, tr Transition) (Run, error) {
 	if done {
 		ended = micros(cmpTime(tr.Run.EndedAt, t.now))
 	}
-	owner, until := old.Lease.Owner, "$18 + lease_ttl"
+	owner, until := old.Lease.Owner, "CAST($18 AS BIGINT) + lease_ttl"
 	if done || tr.Release {
-		owner, until = "", "$18 * 0"
+		owner, until = "", "CAST($18 AS BIGINT) * 0"
 	}
 	r := tr.Run
 	run, err := scanRun(t.QueryRowContext(ctx, `UPDATE runs SET phase = $1, wait = $2, outcome = $3, reason = $4, message = $5, remedy = $6, step = $7,

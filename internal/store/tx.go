@@ -40,7 +40,7 @@ func (s *Store) inTx(ctx context.Context, what string, fn func(*txn) error) erro
 	start := time.Now()
 	for range txRetries {
 		err = s.tryTx(ctx, fn)
-		if !errors.Is(err, errRace) && s.dialect.fault(err) != faultRetry {
+		if err == nil || !errors.Is(err, errRace) && s.dialect.fault(err) != faultRetry {
 			break
 		}
 		s.metrics.retries.Inc()
