@@ -48,7 +48,7 @@ func nodeStorm(ctx context.Context, s *stage) error {
 		if err := s.SetNodeFault(ctx, fmt.Sprintf("worker-%d", i), testcluster.NodeNotReady); err != nil {
 			return err
 		}
-		if err := pause(ctx, 800*time.Millisecond); err != nil {
+		if err := pause(ctx, 1700*time.Millisecond); err != nil {
 			return err
 		}
 	}

@@ -128,10 +128,13 @@ func template(app string, fault testcluster.PodFault) (*metav1.LabelSelector, co
 
 // deploy creates a Deployment of one replica whose pods have the fault.
 func (s *stage) deploy(ctx context.Context, name string, fault testcluster.PodFault) error {
-	one := int32(1)
+	return s.deployMany(ctx, name, 1, fault)
+}
+
+func (s *stage) deployMany(ctx context.Context, name string, replicas int32, fault testcluster.PodFault) error {
 	selector, t := template(name, fault)
 	_, err := s.Client().AppsV1().Deployments(s.namespace).Create(ctx, &appsv1.Deployment{
-		ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: appsv1.DeploymentSpec{Replicas: &one, Selector: selector, Template: t},
+		ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: appsv1.DeploymentSpec{Replicas: &replicas, Selector: selector, Template: t},
 	}, metav1.CreateOptions{})
 	return err
 }

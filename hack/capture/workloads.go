@@ -20,22 +20,22 @@ var workloadScenarios = []scenario{
 }
 
 // with monitors the shipped rules of a file and has an app with the fault.
-func (s *stage) with(ctx context.Context, file string, fault testcluster.PodFault, more string) error {
+func (s *stage) with(ctx context.Context, file string, replicas int32, fault testcluster.PodFault) error {
 	text, err := shipped(file)
 	if err != nil {
 		return err
 	}
-	if err := s.monitor(ctx, testcluster.MonitoringOptions{Rules: text + more}); err != nil {
+	if err := s.monitor(ctx, testcluster.MonitoringOptions{Rules: text}); err != nil {
 		return err
 	}
-	return s.deploy(ctx, "web", fault)
+	return s.deployMany(ctx, "web", replicas, fault)
 }
 
-// A mere restart ends KubeDeploymentReplicasMismatch; the new pods are as broken
-// as the old ones, and it comes back.
+// A mere restart ends KubeDeploymentReplicasMismatch; the new pod is as broken as
+// the old ones, the rollout gets stuck with it, and the alert comes back.
 func rolloutSilences(ctx context.Context, s *stage) error {
 	return first(
-		func() error { return s.with(ctx, "workloads.yaml", testcluster.PodCrashLoop, "") },
+		func() error { return s.with(ctx, "workloads.yaml", 3, testcluster.PodCrashLoop) },
 		func() error { return s.firing(ctx, "KubeDeploymentReplicasMismatch") },
 		func() error { return s.restart(ctx, "web") },
 		func() error { return s.resolved(ctx, "KubeDeploymentReplicasMismatch") },
@@ -46,7 +46,7 @@ func rolloutSilences(ctx context.Context, s *stage) error {
 // Deleting the pod ends its series; the replacement crashes as well.
 func deletedPodResolves(ctx context.Context, s *stage) error {
 	return first(
-		func() error { return s.with(ctx, "pods.yaml", testcluster.PodCrashLoop, "") },
+		func() error { return s.with(ctx, "pods.yaml", 1, testcluster.PodCrashLoop) },
 		func() error { return s.firing(ctx, "KubePodCrashLooping") },
 		func() error { return s.deletePod(ctx, "web") },
 		func() error { return s.resolved(ctx, "KubePodCrashLooping") },
