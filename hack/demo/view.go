@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -79,7 +80,10 @@ func (v *view) entry(en journal.Entry) {
 	}
 	switch en.Kind {
 	case journal.EpisodeOpened:
-		v.line("▲", red, "alert fires", en.AlertName+" "+en.Message)
+		if en.AlertName == "Watchdog" {
+			return // fires by design
+		}
+		v.line("▲", red, "alert fires", en.AlertName+" "+about(en.Data))
 	case journal.EpisodeClosed:
 		v.line("▽", grey, "alert resolved", en.AlertName)
 	case journal.RunCreated:
@@ -111,6 +115,27 @@ func (v *view) entry(en journal.Entry) {
 		}
 		v.line("●", code, strings.ToUpper(en.Outcome), en.Playbook+" on "+target+": "+en.Message)
 	}
+}
+
+// about names the object of an alert by its labels.
+func about(data json.RawMessage) string {
+	var d struct {
+		Alert  struct{ Labels map[string]string } `json:"alert"`
+		Labels map[string]string                  `json:"labels"`
+	}
+	if json.Unmarshal(data, &d) != nil {
+		return ""
+	}
+	labels := d.Labels
+	if labels == nil {
+		labels = d.Alert.Labels
+	}
+	for _, name := range []string{"node", "pod", "service", "deployment"} {
+		if labels[name] != "" {
+			return name + "=" + labels[name]
+		}
+	}
+	return ""
 }
 
 // table prints what became of the faults and reports whether all ended well.
