@@ -44,9 +44,9 @@ bench: ## benchmarks of the packages
 	$(GO) test -run '^$$' -bench . -benchmem ./playbooks ./internal/alert ./internal/store ./receiver
 
 fuzz: ## fuzz the decoder, the loader and the matcher index for a minute each
-	$(GO) test -run '^$$' -fuzz FuzzDecode -fuzztime 60s ./internal/alert
-	$(GO) test -run '^$$' -fuzz FuzzLoad -fuzztime 60s ./playbooks
-	$(GO) test -run '^$$' -fuzz FuzzMatchIndex -fuzztime 60s ./playbooks
+	$(GO) test -run '^$$' -fuzz FuzzDecode -fuzztime 60s -fuzzminimizetime 10x ./internal/alert
+	$(GO) test -run '^$$' -fuzz FuzzLoad -fuzztime 60s -fuzzminimizetime 10x ./playbooks
+	$(GO) test -run '^$$' -fuzz FuzzMatchIndex -fuzztime 60s -fuzzminimizetime 10x ./playbooks
 
 soak: ## the long forms: fuzzing, and every test ten times under the race detector
 	$(MAKE) fuzz

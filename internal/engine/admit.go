@@ -271,10 +271,11 @@ func (w *work) intend(s store.Step, spec action.Spec, plan action.Plan, ev guard
 	if mutating {
 		if w.run.IntentAt.IsZero() {
 			w.run.IntentAt = w.now
-			if spec.Disruptive && w.run.Target.Kind == action.KindNode {
-				reserve = append(reserve, guard.Reservation{RunID: w.run.ID, Scope: guard.NodesScope(w.run.Target.Cluster),
-					TargetKey: w.run.Target.LockKey(), Created: w.now})
-			}
+		}
+		if spec.Disruptive && w.run.Target.Kind == action.KindNode && !w.st.Reserved {
+			w.st.Reserved = true
+			reserve = append(reserve, guard.Reservation{RunID: w.run.ID, Scope: guard.NodesScope(w.run.Target.Cluster),
+				TargetKey: w.run.Target.LockKey(), Created: w.now})
 		}
 		w.st.Mutated, w.st.RemedyMutated, w.st.LastMutation = true, true, w.now
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/alertmedic/alertmedic/internal/guard"
 	"github.com/alertmedic/alertmedic/internal/kube"
 	"github.com/alertmedic/alertmedic/internal/store"
+	"github.com/alertmedic/alertmedic/playbooks"
 )
 
 // An object that looks well while its alert goes on firing is not healed: the
@@ -115,4 +116,59 @@ func TestTheStepsOwnEffectIsNoObjection(t *testing.T) {
 	w.pass(3 * time.Minute)
 	require.Equal(t, store.Healed, w.onlyRun().Outcome, w.onlyRun().Message)
 	require.Len(t, w.calls, 2)
+}
+
+// A run that waits for a person takes no slot from those that can act; approved,
+// it waits for one like everybody else.
+func TestWaitingForApprovalTakesNoSlot(t *testing.T) {
+	t.Parallel()
+	w := setup(t, doc("ask", "  mode: Approve\n"+restart), doc("act", `  matchers: [alertname = Broken, kind = quick]
+  priority: 5
+  target: {kind: Workload}
+  remedies:
+  - name: restart
+    steps: [{name: restart, action: workload.restart}]
+    verify: {timeout: 5m, stableFor: 1m}
+`))
+	for _, n := range []string{"a", "b", "c", "d", "e"} {
+		w.targets[n] = deployment(n)
+		w.fire(n) // five questions, as many as there are slots
+	}
+	w.work()
+	require.Len(t, w.runs(), 5)
+	for _, r := range w.runs() {
+		require.Equal(t, store.WaitApproval, r.Wait, r.Message)
+	}
+	w.fire("web", "kind", "quick")
+	w.pass(time.Minute)
+	require.Equal(t, []string{"workload.restart Deployment/shop/web"}, w.calls)
+}
+
+// Two nodes are being worked on; each counts against the budget of the third
+// although the evidence shows it healthy by now.
+func TestReservationsCountAgainstTheBudget(t *testing.T) {
+	t.Parallel()
+	w := setup(t, doc("cordon", `  matchers: [alertname = Broken]
+  target: {kind: Node}
+  remedies: [{name: cordon, steps: [{name: cordon, action: node.cordon}], verify: {timeout: 50m, stableFor: 1m}}]
+`))
+	for _, n := range []string{"n2", "n3"} {
+		w.targets[n] = node(n)
+	}
+	w.nodes = &guard.NodeEvidence{Total: 20}
+	limits := w.engine.Limits
+	w.engine.Limits = func(pb *playbooks.Playbook) guard.Limits {
+		l := limits(pb)
+		l.MaxConcurrentRuns = 5 // so that the budget decides
+		return l
+	}
+	w.fire("n1")
+	w.work()
+	w.fire("n2")
+	w.work()
+	require.Len(t, w.calls, 2)
+	w.fire("n3")
+	w.pass(time.Minute)
+	require.Len(t, w.calls, 2, "a third one is refused: two are allowed")
+	require.Contains(t, w.log(), "guard.decided delay unhealthy-budget")
 }

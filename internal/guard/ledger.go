@@ -10,6 +10,9 @@ type Ledger struct {
 	Now    time.Time
 	Pauses []Pause
 	// Active are the runs that were admitted and have not ended, this one excluded.
+	// Those that wait for a person's approval are not among them: they do nothing,
+	// and five unanswered questions must not stop everything else. They are
+	// admitted anew when they are approved.
 	Active []Active
 	// Past are the ended attempts on the same attempt key, newest first, of any
 	// playbook, up to the longest window asked for.
