@@ -31,6 +31,7 @@ type service struct {
 	ns      string
 	url     string
 	client  *client.Client
+	slack   *slackAPI
 }
 
 const crashPlaybook = `apiVersion: alertmedic.io/v1alpha1
@@ -74,7 +75,7 @@ func start(t *testing.T, playbook string, dsn ...string) *service {
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, watch.Stop()) })
-	s := &service{cluster: cluster, ns: ns}
+	s := &service{cluster: cluster, ns: ns, slack: newSlackAPI(t)}
 	for i, l := range listeners {
 		s.replica(t, playbook, dsn[i], l, watch)
 	}
@@ -89,6 +90,7 @@ func (s *service) replica(t *testing.T, playbook, dsn string, listener net.Liste
 	t.Helper()
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "playbook.yaml"), []byte(playbook), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "slack.token"), []byte("xoxb-test-token\n"), 0o600))
 	cfg, err := config.Parse(filepath.Join(dir, "alertmedic.yaml"), fmt.Appendf(nil, `
 cluster: test
 listen: {address: %q}
@@ -96,7 +98,8 @@ sources:
 - {name: am, alertmanagers: [{url: %q}], prometheuses: [{url: %q}]}
 store: {dsn: %q}
 playbooks: {paths: [playbook.yaml]}
-`, listener.Addr(), watch.AlertmanagerURL(0), watch.PrometheusURL(0), dsn))
+notify: {slack: {tokenFile: slack.token, channel: "#oncall", apiURL: %q}}
+`, listener.Addr(), watch.AlertmanagerURL(0), watch.PrometheusURL(0), dsn, s.slack.URL+"/api"))
 	require.NoError(t, err)
 
 	ctx, cancel := context.WithCancel(context.Background())
@@ -175,6 +178,7 @@ func TestHealsACrashLoopingPod(t *testing.T) {
 	require.Equal(t, string(store.Healed), last.Outcome, "%s: %s", last.Message, kinds(entries))
 	require.Equal(t, "web", last.Target.Name)
 	require.NoError(t, s.cluster.WaitPodGone(t.Context(), &sick))
+	s.slack.requireOneMessage(t, "healed")
 	s.requireOneDelete(t, sick.Name)
 	var err error
 	head := journal.Head{}

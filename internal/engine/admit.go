@@ -267,6 +267,7 @@ func (w *work) intend(s store.Step, spec action.Spec, plan action.Plan, ev guard
 		s.CallDeadline = end
 	}
 	mutating := spec.Mutating && !plan.Noop
+	begins := mutating && !w.st.RemedyMutated // people hear of a remedy when it first changes something
 	var reserve []guard.Reservation
 	if mutating {
 		if w.run.IntentAt.IsZero() {
@@ -283,7 +284,7 @@ func (w *work) intend(s store.Step, spec action.Spec, plan action.Plan, ev guard
 	en.Step, en.Action, en.Message = s.Name, s.Action, plan.Summary
 	en.Data = encode(map[string]any{"tick": s.Ticks, "deadline": s.CallDeadline, "observedAt": ev.ObservedAt})
 	steps = upsert(steps, s)
-	if fresh && mutating {
+	if begins {
 		w.tell(journal.StepIntent, w.planText())
 	}
 	w.steps[s.Step] = s
