@@ -21,10 +21,10 @@ import (
 )
 
 // serveAlone runs the service without a cluster behind it, until the test ends,
-// and returns its URL.
-func serveAlone(t *testing.T) string {
+// and returns its URL and the folder of its files.
+func serveAlone(t *testing.T) (url, dir string) {
 	t.Helper()
-	dir := t.TempDir()
+	dir = t.TempDir()
 	cfg, err := config.Parse(filepath.Join(dir, "alertmedic.yaml"), fmt.Appendf(nil, `
 cluster: test
 sources:
@@ -46,7 +46,7 @@ playbooks: {paths: [playbook.yaml]}
 		require.NoError(t, <-ended)
 	})
 	// The listener is open already: the first request waits for the server.
-	return "http://" + listener.Addr().String()
+	return "http://" + listener.Addr().String(), dir
 }
 
 // Every metric that the shipped rules and the dashboard ask for exists, and the
@@ -57,7 +57,7 @@ func TestMetricsThatRulesAndDashboardAskForExist(t *testing.T) {
 	late := map[string]bool{"actions_total": true, "approvals_total": true, "candidates_total": true, "guard_decisions_total": true,
 		"runs_ended_total": true, "runs_started_total": true, "verdicts_total": true, "time_to_heal_seconds": true,
 		"action_duration_seconds": true, "runs": true, "alert_state_reads_total": true, "webhook_requests_total": true}
-	s := serveAlone(t)
+	s, _ := serveAlone(t)
 	resp, err := http.Get(s + "/metrics")
 	require.NoError(t, err)
 	defer resp.Body.Close()

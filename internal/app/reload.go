@@ -13,7 +13,11 @@ import (
 // was and is returned; the outcome is in the metrics and the journal.
 func (a *app) Reload(ctx context.Context) (playbooks.Result, error) {
 	res, err := a.playbooks.Reload(ctx)
-	return res, errors.Join(err, a.auth.Reload())
+	if err = errors.Join(err, a.auth.Reload()); err == nil {
+		// Said even when nothing changed: who sent the signal wants to know that it arrived.
+		a.log.Info("playbooks and tokens were read again", "changed", res.Changed)
+	}
+	return res, err
 }
 
 // reloaded journals a reload by whatever caused it: the signal, the endpoint or

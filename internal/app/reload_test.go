@@ -1,0 +1,91 @@
+package app
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/alertmedic/alertmedic/internal/api/client"
+	"github.com/alertmedic/alertmedic/internal/journal"
+	"github.com/alertmedic/alertmedic/internal/store"
+)
+
+func post(t *testing.T, url, body string) (int, string) {
+	t.Helper()
+	resp, err := http.Post(url, "application/json", strings.NewReader(body))
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	return resp.StatusCode, string(text)
+}
+
+func get(t *testing.T, url string) string {
+	t.Helper()
+	resp, err := http.Get(url)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	return string(text)
+}
+
+// logged follows the log until an entry of the kind appears.
+func logged(t *testing.T, url string, kind journal.Kind) journal.Entry {
+	t.Helper()
+	c, err := client.New(client.Options{Server: url})
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var found journal.Entry
+	err = c.Follow(ctx, store.LogFilter{}, func(en journal.Entry) error {
+		if en.Kind == kind {
+			found = en
+			return errFound
+		}
+		return nil
+	})
+	require.ErrorIs(t, err, errFound, "no %s in the log", kind)
+	return found
+}
+
+// A reload that fails changes nothing, and everybody can see why: the answer,
+// the journal and the metric.
+func TestFailedReloadLeavesEverythingAsItWas(t *testing.T) {
+	t.Parallel()
+	url, dir := serveAlone(t)
+	before := get(t, url+"/api/v1/playbooks")
+	require.Contains(t, before, `"crash"`)
+	require.Contains(t, get(t, url+"/metrics"), "alertmedic_playbooks_last_reload_successful 1")
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "playbook.yaml"), []byte("apiVersion: alertmedic.io/v1alpha1\nkind: Playbook\nmetadata: {name: crash}\nspec: {matchres: []}\n"), 0o600))
+	status, answer := post(t, url+"/-/reload", "")
+	require.GreaterOrEqual(t, status, 400)
+	require.Contains(t, answer, "playbook.yaml:4:")
+	require.Contains(t, answer, "matchers")
+	en := logged(t, url, journal.ConfigRejected)
+	require.Contains(t, en.Message, "playbook.yaml:4:")
+	require.Contains(t, get(t, url+"/metrics"), "alertmedic_playbooks_last_reload_successful 0")
+	require.Equal(t, before, get(t, url+"/api/v1/playbooks"))
+}
+
+// With the cluster, Alertmanager and Prometheus away, a webhook is accepted and
+// kept: what it asks for waits.
+func TestAcceptsWhileEverythingElseIsAway(t *testing.T) {
+	t.Parallel()
+	url, _ := serveAlone(t)
+	body, err := os.ReadFile("../../testdata/webhooks/firing.json")
+	require.NoError(t, err)
+	status, answer := post(t, url+"/api/v1/webhook", string(body))
+	require.Equal(t, http.StatusOK, status, answer)
+	require.NotEmpty(t, logged(t, url, journal.EpisodeOpened).Fingerprint)
+	require.Contains(t, get(t, url+"/-/ready"), "store")
+	status, _ = post(t, url+"/api/v1/webhook", string(body[:len(body)/2]))
+	require.Equal(t, http.StatusBadRequest, status, "half a body is no webhook")
+}
