@@ -107,7 +107,7 @@ func effect(s action.Spec) string {
 func (cl *cli) describeCommand() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
-		Use: "describe NAME", Short: "Describe an action: parameters, rights, example", Args: cobra.ExactArgs(1),
+		Use: "describe NAME", Short: "Describe an action: parameters, rights, example", Args: oneArg("an action: alertmedic actions lists them"),
 		Long:    "Describe an action: what it does and refuses, its parameters, the rights that it needs, and an example of a step.",
 		Example: "  alertmedic actions describe workload.rollback",
 		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {

@@ -28,7 +28,7 @@ waits again.`
   alertmedic approve 0198c2d1-7a3b --plan 9f3c2a --reason "checked with the shop team"`
 	}
 	cmd := &cobra.Command{
-		Use: name + " RUN", Short: short, Long: long, Example: example, Args: cobra.ExactArgs(1),
+		Use: name + " RUN", Short: short, Long: long, Example: example, Args: oneArg("a run: alertmedic runs --wait approval lists those that wait"),
 		ValidArgsFunction: cl.completeRuns(store.RunFilter{Wait: string(store.WaitApproval)}),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := cl.connect()
@@ -83,4 +83,14 @@ func (cl *cli) confirm(question string) bool {
 		return true
 	}
 	return false
+}
+
+// oneArg asks for exactly one argument, in words that say which.
+func oneArg(what string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return usagef("name %s", what)
+		}
+		return nil
+	}
 }

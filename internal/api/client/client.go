@@ -311,7 +311,7 @@ func (c *Client) send(ctx context.Context, method, path string, q url.Values, bo
 		if errors.As(err, &transport) {
 			err = transport.Err
 		}
-		return nil, fmt.Errorf("reach the server %s: %w", c.base.Redacted(), err)
+		return nil, fmt.Errorf("reach the server %s: %w; is alertmedic serving there? --server names another address", c.base.Redacted(), err)
 	}
 	if resp.StatusCode/100 == 2 {
 		return resp, nil
