@@ -38,7 +38,9 @@ fmt: ## format the code
 	gofmt -w $$(git ls-files '*.go')
 
 generate: ## rewrite the generated references: JSON Schema, OpenAPI, CLI
-	UPDATE=1 $(GO) test -count=1 -run 'TestGenerated' ./...
+	UPDATE=1 $(GO) test -count=1 -run TestGenerated ./deploy ./playbooks/schema
+	$(GO) test -count=1 ./internal/api -run TestOpenAPI -update
+	$(GO) test -count=1 ./cmd/alertmedic -run 'TestDocs|TestGolden' -update
 
 bench: ## benchmarks of the packages
 	$(GO) test -run '^$$' -bench . -benchmem ./playbooks ./internal/alert ./internal/store ./receiver
@@ -53,7 +55,7 @@ soak: ## the long forms: fuzzing, and every test ten times under the race detect
 	$(TESTENV) -postgres -- $(GO) test -race -count 10 -p 2 -timeout 5h ./...
 
 cluster-up: ## leave a control plane running and print its kubeconfig and addresses
-	$(GO) run ./hack/clusterctl up
+	$(GO) run ./hack/clusterctl up -monitoring -rules '$(CURDIR)/rules/*.yaml' -webhook http://127.0.0.1:9095/api/v1/webhook
 
 cluster-down: ## stop that control plane
 	$(GO) run ./hack/clusterctl down

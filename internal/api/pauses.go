@@ -73,7 +73,7 @@ func (a *API) clearPause(ctx context.Context, in *clearPauseInput) (*pausesOutpu
 		return nil, err
 	}
 	if err := a.Store.ClearPause(ctx, scope, in.Value, actor(ctx), in.Why); err != nil {
-		return nil, a.problem(ctx, "resume", err)
+		return nil, a.problem(ctx, "lift the pause", err)
 	}
 	return a.pauses(ctx)
 }

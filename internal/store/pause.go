@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/alertmedic/alertmedic/internal/guard"
 	"github.com/alertmedic/alertmedic/internal/journal"
@@ -55,7 +56,7 @@ func (s *Store) ClearPause(ctx context.Context, scope guard.PauseScope, value, b
 			return fmt.Errorf("delete the pause: %w", err)
 		}
 		if n == 0 {
-			return fmt.Errorf("there is no pause of %s %s: %w", scope, value, ErrNotFound)
+			return fmt.Errorf("there is no such pause (%s): %w", strings.TrimSpace(string(scope)+" "+value), ErrNotFound)
 		}
 		if err := t.exec(ctx, "UPDATE runs SET due_at = $1 WHERE phase <> 'done' AND wait = 'guard' AND due_at > $1", micros(t.now)); err != nil {
 			return fmt.Errorf("wake the runs: %w", err)
