@@ -62,7 +62,7 @@ func (s *Store) ResolveCandidate(ctx context.Context, c Candidate, r Resolution)
 		if _, err := s.episode(ctx, t, c.EpisodeID, s.dialect.forUpdate); err != nil {
 			return err
 		}
-		live, err := t.candidate(ctx, c.ID, "")
+		live, err := t.candidate(ctx, c.ID, s.dialect.forUpdate)
 		if err != nil {
 			return err
 		}
