@@ -56,18 +56,34 @@ func Canonical(e Entry) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("entry %s (%s): data is no JSON document: %w", e.ID, e.Kind, err)
 	}
-	var out bytes.Buffer
-	enc := json.NewEncoder(&out)
-	enc.SetEscapeHTML(false)
-	err = enc.Encode(canonical{
+	form := canonical{
 		Seq: e.Seq, ID: e.ID, At: Microseconds(e.At).Format(timeLayout), Kind: e.Kind,
 		Cluster: e.Cluster, Source: e.Source, Fingerprint: e.Fingerprint, AlertName: e.AlertName,
 		EpisodeID: e.EpisodeID, CandidateID: e.CandidateID, RunID: e.RunID, Playbook: e.Playbook,
 		Remedy: e.Remedy, Step: e.Step, Action: e.Action, Target: e.Target, Outcome: e.Outcome,
 		Reason: e.Reason, Message: e.Message, Actor: e.Actor, Data: data,
-	})
+	}
+	out, err := encode(form)
+	if err == nil && bytes.Contains(out, []byte(`\ufffd`)) {
+		// Text that is no UTF-8 is written as this escape, and as plain U+FFFD once
+		// it was read back: hash what is read back.
+		form = canonical{}
+		if err = json.Unmarshal(out, &form); err == nil {
+			out, err = encode(form)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("entry %s (%s): encode its canonical form: %w", e.ID, e.Kind, err)
+	}
+	return out, nil
+}
+
+func encode(v any) ([]byte, error) {
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, fmt.Errorf("encode: %w", err)
 	}
 	return bytes.TrimSuffix(out.Bytes(), []byte("\n")), nil
 }
@@ -86,13 +102,7 @@ func sortedJSON(doc json.RawMessage) (json.RawMessage, error) {
 	if _, err := dec.Token(); err != io.EOF {
 		return nil, fmt.Errorf("there is more after the document")
 	}
-	var out bytes.Buffer
-	enc := json.NewEncoder(&out)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return nil, fmt.Errorf("encode: %w", err)
-	}
-	return bytes.TrimSuffix(out.Bytes(), []byte("\n")), nil
+	return encode(v)
 }
 
 // Microseconds returns t in UTC, cut to the precision of the journal.
