@@ -148,8 +148,9 @@ func (t *txn) acceptOne(ctx context.Context, b Batch) (acceptReply, error) {
 	}
 	result, err := t.acceptBatch(ctx, b)
 	if err != nil {
-		if f := t.s.dialect.fault(err); errors.Is(err, errRace) || f != faultOther && f != faultUnique {
-			return acceptReply{}, err // the trouble is the database's, not the batch's
+		// Trouble of the database is everybody's, a bad batch is its sender's alone.
+		if f := t.s.dialect.fault(err); !errors.Is(err, ErrInvalid) && (errors.Is(err, errRace) || f != faultOther && f != faultUnique) {
+			return acceptReply{}, err
 		}
 		if rerr := t.exec(ctx, "ROLLBACK TO SAVEPOINT batch"); rerr != nil {
 			return acceptReply{}, errors.Join(err, rerr)

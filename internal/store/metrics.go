@@ -15,6 +15,8 @@ type metrics struct {
 	group    prometheus.Histogram
 	observed *prometheus.CounterVec
 	sealed   prometheus.Counter
+	// clockAhead is set by the clock of SQLite only.
+	clockAhead prometheus.Gauge
 }
 
 // newMetrics makes the store's metrics and registers them unless reg is nil.
@@ -32,6 +34,8 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Help: "Accepted observations of alerts by what became of them."}, []string{"result"}),
 		sealed: prometheus.NewCounter(prometheus.CounterOpts{Name: "alertmedic_store_journal_entries_sealed_total",
 			Help: "Journal entries that were given their place in the chain by this process."}),
+		clockAhead: prometheus.NewGauge(prometheus.GaugeOpts{Name: "alertmedic_store_clock_ahead_seconds",
+			Help: "How far the store's time is ahead of a wall clock that was set back."}),
 	}
 	for _, r := range []string{"opened", "reopened", "closed", "repeated", "stale", "orphaned"} {
 		m.observed.WithLabelValues(r)
@@ -39,7 +43,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.duration, m.errors, m.retries, m.group, m.observed, m.sealed} {
+	for _, c := range []prometheus.Collector{m.duration, m.errors, m.retries, m.group, m.observed, m.sealed, m.clockAhead} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register the store's metrics: %w", err)
 		}

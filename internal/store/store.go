@@ -101,9 +101,24 @@ func (s *Store) open(ctx context.Context, o Options) error {
 		if read == nil {
 			read = time.Now
 		}
-		s.clock = newWallClock(read, fromMicros(mark))
+		s.clock = newWallClock(read, fromMicros(mark), s.clockAhead())
 	}
 	return nil
+}
+
+// clockAhead reports a wall clock that was set back: once for each time it
+// happens in the log, and all the while as a metric.
+func (s *Store) clockAhead() func(time.Duration) {
+	const worthTelling = 2 * time.Second
+	told := false
+	return func(d time.Duration) {
+		s.metrics.clockAhead.Set(d.Seconds())
+		if d >= worthTelling && !told {
+			s.log.Warn("the wall clock was set back; the store's time goes on a tenth slower until it has caught up, so that no cooldown gets shorter",
+				"ahead", d.String(), "fix", "let NTP keep the clock; after a step of days, restore the clock or start with a new database")
+		}
+		told = d >= worthTelling || told && d > 0
+	}
 }
 
 // Close finishes what is being committed and closes the database. Calls after it

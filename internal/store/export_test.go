@@ -1,0 +1,35 @@
+package store
+
+import (
+	"context"
+	"time"
+)
+
+// UseShiftedClock makes the clock of a PostgreSQL store run ahead of the
+// server's by what the clock table says, so that tests move time without
+// sleeping. Replicas on one database share the shift, as they share the clock.
+func (s *Store) UseShiftedClock() {
+	d := *s.dialect
+	d.now = `SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT) + COALESCE((SELECT high_water FROM clock WHERE id = 1), 0)`
+	s.dialect = &d
+}
+
+// ShiftClock moves the shifted clock.
+func (s *Store) ShiftClock(ctx context.Context, d time.Duration) error {
+	_, err := s.db.ExecContext(ctx, `INSERT INTO clock (id, high_water) VALUES (1, $1)
+		ON CONFLICT (id) DO UPDATE SET high_water = clock.high_water + excluded.high_water`, d.Microseconds())
+	return err
+}
+
+// ExecRaw changes the database behind the store's back.
+func (s *Store) ExecRaw(ctx context.Context, query string, args ...any) error {
+	_, err := s.db.ExecContext(ctx, query, args...)
+	return err
+}
+
+// InTx runs fn in a write transaction that is then abandoned.
+func (s *Store) InTx(ctx context.Context, fn func(exec func(query string, args ...any) error) error) error {
+	return s.inTx(ctx, "test", func(t *txn) error {
+		return fn(func(query string, args ...any) error { return t.exec(ctx, query, args...) })
+	})
+}
