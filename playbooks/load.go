@@ -214,12 +214,12 @@ func (l *loader) documents(file string, data []byte) {
 		return
 	}
 	if len(bytes.TrimSpace(data)) == 0 {
-		report.errorAt(position{1, 1}, "", "the file is empty")
+		report.errorAt(position{1, 1}, "", "the file is empty: write a playbook into it, or remove it")
 		return
 	}
 	docs := splitDocuments(data, report)
 	if len(docs) == 0 && !report.failed() {
-		report.errorAt(position{1, 1}, "", "the file holds no document")
+		report.errorAt(position{1, 1}, "", "the file holds no document: write a playbook into it, or remove it")
 	}
 	for _, d := range docs {
 		report.begin()
@@ -240,7 +240,7 @@ func (l *loader) register(p *Playbook, report *reporter) {
 		return
 	}
 	if first, dup := l.names[p.Name]; dup {
-		report.errorf("metadata.name", "duplicate playbook name %s: %s:%d has it already", quote(p.Name), first.File, first.Line)
+		report.errorf("metadata.name", "duplicate playbook name %s: %s:%d has it already: rename one of the two", quote(p.Name), first.File, first.Line)
 		return
 	}
 	l.names[p.Name] = p

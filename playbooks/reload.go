@@ -115,7 +115,11 @@ func (m *Manager) Reload(ctx context.Context) (Result, error) {
 	if err := problems.Err(); err != nil {
 		result.Err = fmt.Errorf("reload playbooks: %w", err)
 		m.successful.Set(0)
-		m.logger.Error("playbooks not reloaded; those in force stay", "problems", len(problems.Errors()),
+		what := "playbooks not reloaded; those in force stay"
+		if before.Len() == 0 {
+			what = "playbooks not loaded"
+		}
+		m.logger.Error(what, "problems", len(problems.Errors()),
 			"first", problems.Errors()[0].String(), "playbooks", before.Len())
 		m.opts.OnReload(result)
 		return result, result.Err

@@ -60,8 +60,11 @@ func (c *conversion) step(s *v1Step, kind action.Kind, path string) (Step, actio
 	}
 	spec, ok := c.cat.Lookup(s.Action)
 	if !ok {
-		c.add(Problem{Path: path + ".action", Message: fmt.Sprintf("unknown action %s", quote(s.Action)),
-			Suggestion: suggest(s.Action, c.cat.Names())})
+		p := Problem{Path: path + ".action", Message: fmt.Sprintf("unknown action %s", quote(s.Action)), Suggestion: suggest(s.Action, c.cat.Names())}
+		if p.Suggestion == "" {
+			p.Message += ": the command alertmedic actions lists those that exist"
+		}
+		c.add(p)
 		return out, action.Spec{}
 	}
 	if kind != "" && !spec.Accepts(kind) {
