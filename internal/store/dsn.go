@@ -1,8 +1,11 @@
 package store
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 )
@@ -54,6 +57,19 @@ func sqliteLocation(path string) (location, error) {
 		return location{}, fmt.Errorf("find the database file %s: %w", path, err)
 	}
 	return location{file: abs, shown: abs}, nil
+}
+
+// checkPlace finds what SQLite would complain about in its own words, before
+// anything is made.
+func (l location) checkPlace() error {
+	if info, err := os.Stat(l.file); err == nil && info.IsDir() {
+		return fmt.Errorf("%s is a directory: name the file of the database in it, such as %s", l.file, filepath.Join(l.file, "alertmedic.db"))
+	}
+	dir := filepath.Dir(l.file)
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the directory %s does not exist: make it, writable for the user that alertmedic runs as", dir)
+	}
+	return nil
 }
 
 func parsePostgres(dsn string) (location, error) {

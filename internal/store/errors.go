@@ -46,7 +46,7 @@ func (s *Store) wrap(what string, err error) error {
 	case faultReadOnly:
 		return fmt.Errorf("%s: %w: %s cannot be written, check the owner and mode of the file and its directory: %w", what, ErrUnavailable, s.loc.shown, err)
 	case faultUnavailable, faultRetry:
-		return fmt.Errorf("%s: %w (%s), it is tried again: %w", what, ErrUnavailable, s.loc.shown, err)
+		return fmt.Errorf("%s: %w (%s), check that it runs and can be reached: %w", what, ErrUnavailable, s.loc.shown, err)
 	}
 	return fmt.Errorf("%s: %w", what, err)
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"database/sql"
 	"errors"
-	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -48,10 +47,11 @@ func TestOpenRefuses(t *testing.T) {
 		is   error
 		says []string
 	}{
-		"a damaged file":          {write("SQLite format 3\x00" + strings.Repeat("\x00", 4096)), store.ErrCorrupt, []string{"restore a backup", ".recover"}},
-		"a file of another kind":  {write("this is a shopping list, long enough to be one: milk, bread, butter, apples"), store.ErrCorrupt, nil},
-		"a missing directory":     {func(t *testing.T) string { return filepath.Join(t.TempDir(), "no", "such", "dir", "medic.db") }, fs.ErrNotExist, []string{"dir"}},
-		"a directory":             {func(t *testing.T) string { return t.TempDir() }, store.ErrUnavailable, []string{"cannot be written"}},
+		"a damaged file":         {write("SQLite format 3\x00" + strings.Repeat("\x00", 4096)), store.ErrCorrupt, []string{"restore a backup", ".recover"}},
+		"a file of another kind": {write("this is a shopping list, long enough to be one: milk, bread, butter, apples"), store.ErrCorrupt, nil},
+		"a missing directory": {func(t *testing.T) string { return filepath.Join(t.TempDir(), "no", "such", "dir", "medic.db") },
+			nil, []string{"/no/such/dir does not exist: make it, writable for the user that alertmedic runs as"}},
+		"a directory":             {func(t *testing.T) string { return t.TempDir() }, nil, []string{" is a directory: name the file of the database in it, such as ", "/alertmedic.db"}},
 		"an unwritable directory": {func(t *testing.T) string { return filepath.Join(unwritable(t), "medic.db") }, nil, []string{"medic.db.lock"}},
 		"nothing":                 {plain(""), nil, []string{"is empty"}},
 		"memory":                  {plain(":memory:"), nil, []string{"must name a database file"}},
@@ -63,7 +63,7 @@ func TestOpenRefuses(t *testing.T) {
 		"no URL":                  {plain("postgres://medic:hunter2%zz@127.0.0.1/x"), nil, []string{"percent-encoded"}},
 		"a bad option":            {plain("postgres://medic:hunter2@127.0.0.1/x?sslmode=maybe&password=hunter2"), nil, []string{"check host, port and options"}},
 		"a server that is not there": {plain("postgres://medic:hunter2@127.0.0.1:1/medic?connect_timeout=2"),
-			store.ErrUnavailable, []string{"127.0.0.1:1"}},
+			store.ErrUnavailable, []string{"127.0.0.1:1", "check that it runs and can be reached"}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -73,6 +73,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		s.dialect = &postgresDialect
 	}
 	if loc.file != "" {
+		if err := loc.checkPlace(); err != nil {
+			return nil, fmt.Errorf("open the database: %w", err)
+		}
 		if s.lock, err = lockFile(loc.file); err != nil {
 			return nil, s.wrap("open the database", err)
 		}
