@@ -71,7 +71,7 @@ func (e *Engine) resolution(ctx context.Context, c store.Candidate) (store.Resol
 		return store.Resolution{}, fmt.Errorf("read the clock: %w", err)
 	}
 	if !c.ExpiresAt.After(now) {
-		return ended(store.Expired, "expired", "no target could be resolved before limits.expireAfter was over"), nil
+		return ended(store.Expired, "expired", "no target could be resolved before limits.expireAfter was over; the log of the process says why of each attempt"), nil
 	}
 	pb, err := e.playbook(ctx, c.PlaybookHash)
 	var broken *snapshotError
@@ -140,7 +140,7 @@ func evalWhen(ctx context.Context, pb *playbooks.Playbook, vars playbooks.Vars) 
 	switch {
 	case err != nil:
 		// An evaluation error denies: a condition that cannot be told is not true.
-		return ended(store.Suppressed, "condition-error", "spec.when: "+err.Error()), true
+		return ended(store.Suppressed, "condition-error", "spec.when: "+err.Error()+"; an error denies: let the expression hold for such alerts too"), true
 	case !ok:
 		return ended(store.Suppressed, "condition", "spec.when is false: "+pb.When.String()), true
 	}
@@ -161,10 +161,10 @@ func (e *Engine) targetRequest(pb *playbooks.Playbook, ep store.Episode, run pla
 		}
 		out, err := f.tmpl.Render(data)
 		if err != nil {
-			return req, fmt.Errorf("spec.target.%s: %w", f.name, err)
+			return req, fmt.Errorf("spec.target.%s: %w; keep the label in the rule's expression, or correct the template", f.name, err)
 		}
 		if out == "" {
-			return req, fmt.Errorf("spec.target.%s: the template %q renders to nothing for this alert", f.name, f.tmpl)
+			return req, fmt.Errorf("spec.target.%s: the template %q renders to nothing for this alert; keep the label in the rule's expression, or correct the template", f.name, f.tmpl)
 		}
 		*f.into = out
 	}
