@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -89,7 +90,7 @@ func Run(ctx context.Context, o Options) error {
 		var err error
 		listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", a.cfg.Listen.Address)
 		if err != nil {
-			return fmt.Errorf("listen on %s: %w; set listen.address to a free one", a.cfg.Listen.Address, err)
+			return fmt.Errorf("listen on %s: %w; %s", a.cfg.Listen.Address, err, listenRemedy(err))
 		}
 	}
 	var cleanups []func() error
@@ -108,6 +109,13 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	return a.serve(ctx, o, listener)
+}
+
+func listenRemedy(err error) string {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return "set listen.address to a free one, or stop what listens there"
+	}
+	return "set listen.address to an address of this machine and a port that this user may take"
 }
 
 func ignoreClosed(err error) error {
@@ -135,7 +143,7 @@ func (a *app) open(ctx context.Context, o Options, cleanups *[]func() error) err
 	}
 	a.store, err = store.Open(ctx, store.Options{DSN: dsn, Clock: time.Now, Logger: a.log, FlapDwell: a.cfg.Store.FlapDwell, Registerer: a.registry})
 	if err != nil {
-		return fmt.Errorf("open the store: %w", err)
+		return fmt.Errorf("open the store of store.dsn or store.dsnFile: %w", err)
 	}
 	*cleanups = append(*cleanups, a.store.Close)
 
@@ -167,7 +175,11 @@ func (a *app) open(ctx context.Context, o Options, cleanups *[]func() error) err
 	if err != nil {
 		return fmt.Errorf("load the playbooks: %w", err)
 	}
-	if _, err := a.playbooks.Reload(ctx); err != nil {
+	if result, err := a.playbooks.Reload(ctx); err != nil {
+		if problems := result.Problems.Err(); problems != nil {
+			// A line each, so that every place can be clicked on.
+			return fmt.Errorf("load the playbooks:\n%w", problems)
+		}
 		return fmt.Errorf("load the playbooks: %w", err)
 	}
 	return nil
@@ -189,7 +201,11 @@ func restConfigOf(k config.Kubernetes) (*rest.Config, error) {
 	rules.ExplicitPath = k.Kubeconfig
 	cfg, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: k.Context}).ClientConfig()
 	if err != nil {
-		return nil, fmt.Errorf("no Kubernetes cluster is configured: %w; set kubernetes.kubeconfig, or run in a cluster", err)
+		const remedy = "set kubernetes.kubeconfig in the configuration or $KUBECONFIG, or run in a cluster"
+		if clientcmd.IsEmptyConfig(err) {
+			return nil, errors.New("no Kubernetes cluster is configured: " + remedy)
+		}
+		return nil, fmt.Errorf("read how to reach the Kubernetes cluster: %w; %s", err, remedy)
 	}
 	return cfg, nil
 }
@@ -287,6 +303,12 @@ func (a *app) run(ctx context.Context, reload <-chan struct{}) error {
 	g.Go(func() error { return a.engine.Run(ctx) })
 	g.Go(func() error { return a.deliverer.Run(ctx) })
 	g.Go(func() error { return a.checkpoints(ctx) })
+	g.Go(func() error {
+		if err := a.kube.Ping(ctx); err != nil && ctx.Err() == nil {
+			a.log.Warn("the cluster does not answer; webhooks are kept, and what they ask for waits until it does: see kubernetes in the configuration", "err", err)
+		}
+		return nil
+	})
 	g.Go(func() error {
 		if err := a.kube.WatchNodes(ctx); err != nil && ctx.Err() == nil {
 			return fmt.Errorf("watch the nodes: %w", err)

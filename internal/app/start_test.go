@@ -31,16 +31,16 @@ func TestRunRefusesToStart(t *testing.T) {
 			require.NoError(t, err)
 			t.Cleanup(func() { _ = l.Close() })
 			cfg.Listen.Address = l.Addr().String()
-		}, []string{"address already in use", "listen.address"}},
+		}, []string{"address already in use; set listen.address to a free one, or stop what listens there"}},
 		"a wrong DSN": {func(_ *testing.T, _ string, cfg *config.Config) { cfg.Store.DSN = "mysql://root:hunter2@127.0.0.1/x" },
-			[]string{"open the store", "postgres://"}},
+			[]string{`open the store of store.dsn or store.dsnFile: the DSN has the scheme "mysql", which is not known: give a path or file:PATH for SQLite, or postgres://user@host/database`}},
 		"a broken playbook": {func(t *testing.T, dir string, _ *config.Config) {
 			require.NoError(t, os.WriteFile(filepath.Join(dir, "playbook.yaml"), []byte("kind: Playbook\nspec: 5\n"), 0o600))
-		}, []string{"load the playbooks", "playbook.yaml:1:1", "playbook.yaml:2:7"}},
+		}, []string{"load the playbooks:\n", "playbook.yaml:1:1: apiVersion: is required\n", "playbook.yaml:2:7: spec: must be a mapping, not a whole number"}},
 		"no playbooks there": {func(_ *testing.T, dir string, cfg *config.Config) {
 			cfg.Playbooks.Paths = []string{filepath.Join(dir, "none")}
 		},
-			[]string{"load the playbooks", "none"}},
+			[]string{"load the playbooks:\n", "none: no such file or directory"}},
 		"a missing token": {func(_ *testing.T, dir string, cfg *config.Config) {
 			cfg.Sources[0].TokenFile = filepath.Join(dir, "none.token")
 		},
@@ -70,6 +70,18 @@ playbooks: {paths: [playbook.yaml]}
 			require.NotContains(t, err.Error(), "hunter2")
 		})
 	}
+}
+
+// Nobody told it of a cluster: not a reason to guess one. Not parallel, because
+// it changes the environment.
+func TestRunNeedsToKnowTheCluster(t *testing.T) {
+	t.Setenv("KUBERNETES_SERVICE_HOST", "")
+	t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "none"))
+	const remedy = "set kubernetes.kubeconfig in the configuration or $KUBECONFIG, or run in a cluster"
+	_, err := restConfigOf(config.Kubernetes{})
+	require.EqualError(t, err, "no Kubernetes cluster is configured: "+remedy)
+	_, err = restConfigOf(config.Kubernetes{Kubeconfig: "/nonexistent/kubeconfig"})
+	require.EqualError(t, err, "read how to reach the Kubernetes cluster: stat /nonexistent/kubeconfig: no such file or directory; "+remedy)
 }
 
 // Label values are data: whatever syntax they speak, they come back as they were
