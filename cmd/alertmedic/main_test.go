@@ -207,6 +207,8 @@ func TestExitCodes(t *testing.T) {
 		{apitest.Viewer, []string{"version", "-o", "json"}, exitOK, ""},
 		{apitest.Viewer, []string{"version", "x"}, exitUsage, "unknown command"},
 		{apitest.Viewer, []string{"completion", "bash"}, exitOK, ""},
+		{apitest.Viewer, []string{"help", "runs"}, exitOK, ""},
+		{apitest.Viewer, []string{"help", "rnus"}, exitUsage, `unknown command "rnus"; did you mean runs?`},
 		{apitest.Viewer, []string{}, exitOK, ""},
 	} {
 		got := setup(t, c.token).run(t, c.args...)

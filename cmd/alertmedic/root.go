@@ -71,6 +71,12 @@ func (cl *cli) root() *cobra.Command {
 		switch cmd.Name() {
 		case "help":
 			cmd.Example = "  alertmedic help runs"
+			cmd.PreRunE = func(_ *cobra.Command, args []string) error {
+				if len(args) > 0 && !slices.ContainsFunc(root.Commands(), func(c *cobra.Command) bool { return c.Name() == args[0] || c.HasAlias(args[0]) }) {
+					return unknownCommand(root, args[0])
+				}
+				return nil
+			}
 		case "completion":
 			cmd.Example = "  source <(alertmedic completion bash)"
 			for _, shell := range cmd.Commands() {
