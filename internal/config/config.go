@@ -209,13 +209,14 @@ type Nodes struct {
 type Engine struct {
 	// Workers is how many runs are worked on at a time: 8.
 	Workers int `yaml:"workers"`
-	// Lease is how long a claim lasts: 30s. Another replica takes over after it.
+	// Lease is how long a run stays with a replica that gives no sign of life:
+	// 3s. Then another replica takes it over.
 	Lease time.Duration `yaml:"lease"`
 	// Poll is the longest time until due work is noticed: 1s.
 	Poll time.Duration `yaml:"poll"`
 	// ResyncInterval is how often the state of alerts is read anew: 1m.
 	ResyncInterval time.Duration `yaml:"resyncInterval"`
-	// CallTimeout bounds one call to the API server: 20s. Shorter than Lease.
+	// CallTimeout bounds one call to the API server: 20s.
 	CallTimeout time.Duration `yaml:"callTimeout"`
 	// UnknownExtension is how long a verification whose verdict is unknown is
 	// extended, once: 5m.
@@ -288,7 +289,7 @@ func Default() *Config {
 		},
 		Engine: Engine{
 			Workers:          8,
-			Lease:            30 * time.Second,
+			Lease:            3 * time.Second,
 			Poll:             time.Second,
 			ResyncInterval:   time.Minute,
 			CallTimeout:      20 * time.Second,

@@ -232,15 +232,15 @@ func (d *decoder) validateSafety(c *Config) {
 func (d *decoder) validateEngine(c *Config) {
 	e := c.Engine
 	d.positive("engine.workers", e.Workers, 8)
-	d.lasting("engine.lease", e.Lease, "30s")
+	d.lasting("engine.lease", e.Lease, "3s")
+	if e.Lease > 0 && e.Lease < time.Second {
+		d.addAt("engine.lease", "must be at least 1s: a process that only pauses for a moment would lose its runs to another")
+	}
 	d.lasting("engine.poll", e.Poll, "1s")
 	d.lasting("engine.resyncInterval", e.ResyncInterval, "1m")
 	d.lasting("engine.callTimeout", e.CallTimeout, "20s")
 	d.lasting("engine.unknownExtension", e.UnknownExtension, "5m")
 	d.lasting("engine.drainTimeout", e.DrainTimeout, "30s")
-	if e.CallTimeout > 0 && e.Lease > 0 && e.CallTimeout >= e.Lease {
-		d.addAt("engine.callTimeout", "must be shorter than engine.lease (%s), or another replica could take a run over in the middle of a call", e.Lease)
-	}
 }
 
 func (d *decoder) validateSlack(s Slack) {

@@ -42,6 +42,7 @@ func (w *work) admit(ctx context.Context, i int, fresh bool) error {
 	before := *w // what decide changes is undone when the transaction fails
 	var decision guard.Decision
 	var sent store.Transition
+	began := time.Now()
 	run, err := w.e.Store.Admit(ctx, query, w.run.Fence(), func(l guard.Ledger) (store.Transition, error) {
 		*w = before
 		w.now = l.Now
@@ -59,6 +60,7 @@ func (w *work) admit(ctx context.Context, i int, fresh bool) error {
 		*w = before
 		return fmt.Errorf("admit step %s: %w", s.Name, err)
 	}
+	w.e.leases.extended(w.held, began)
 	w.committed(run, sent)
 	w.e.m.decision(w.run.Playbook, decision)
 	switch decision.Verdict {
@@ -99,10 +101,17 @@ func podAction(name string) bool { return name == "pod.delete" || name == "pod.e
 func (w *work) gather(ctx context.Context, s guard.Subject) guard.Evidence {
 	protect := w.e.Protect
 	protect.Named = s.NamedNamespaces
+	observed, err := w.e.Store.Now(ctx)
+	if err != nil {
+		return guard.Evidence{Errors: []string{"reading the store's clock: " + err.Error()}}
+	}
 	ev := w.e.Cluster.Evidence(ctx, kube.EvidenceRequest{
 		Target: s.Target, Protect: protect,
 		NeedNodes: s.Disruptive && s.Target.Kind == action.KindNode,
 	})
+	// Age is counted by one clock, the store's: replicas and the database may
+	// differ from each other by more than evidence may be old.
+	ev.ObservedAt = observed
 	if s.Mutating {
 		ev.Alert = w.alertState(ctx, time.Time{})
 	}

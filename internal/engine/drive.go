@@ -13,6 +13,10 @@ import (
 	"github.com/alertmedic/alertmedic/playbooks"
 )
 
+// workLimit bounds, together with two calls, how long a worker holds a run
+// before it has to let go of it.
+const workLimit = time.Minute
+
 // work is one claimed run while a worker holds it.
 type work struct {
 	e      *Engine
@@ -23,6 +27,7 @@ type work struct {
 	steps  map[int]store.Step // of the current remedy, by index
 	now    time.Time
 	queued []journal.Entry // to go with the next transition
+	held   *claim          // the lease, renewed in the background
 	alive  bool            // the lease is still ours and the run has not been let go of
 	told   bool            // the next transition carries a report
 	report Report
@@ -33,10 +38,11 @@ func (e *Engine) drive(ctx context.Context, run store.Run) {
 	log := e.Logger.With("run", run.ID, "playbook", run.Playbook, "target", run.Target.String())
 	// A transition that has begun is finished even when the process is asked to
 	// stop: a call whose outcome is not recorded would be a needless unknown.
-	// Everything below is bounded by the call timeout.
-	wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 4*e.Lease)
+	// A worker that hangs for all that keeps its lease no longer than this.
+	wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), workLimit+2*e.CallTimeout)
 	defer cancel()
-	w := &work{e: e, run: run, alive: true}
+	w := &work{e: e, run: run, alive: true, held: e.leases.hold(wctx, run.ID, claim{fence: run.Fence()})}
+	defer e.leases.drop(run.ID, w.held)
 	defer func() {
 		if p := recover(); p != nil {
 			e.m.panics.Inc()
@@ -197,14 +203,17 @@ func (w *work) tell(event journal.Kind, message string) {
 
 // commit applies a transition and takes over what the store made of it.
 func (w *work) commit(ctx context.Context, t store.Transition) error {
+	began := time.Now()
 	run, err := w.e.Store.Apply(ctx, t)
 	if err != nil {
 		return fmt.Errorf("record the transition: %w", err)
 	}
+	w.e.leases.extended(w.held, began)
 	w.committed(run, t)
 	return nil
 }
 
+// committed takes over what the store made of a transition.
 func (w *work) committed(run store.Run, t store.Transition) {
 	w.run, w.queued, w.told = run, nil, false
 	for _, s := range t.Steps {

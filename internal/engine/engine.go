@@ -96,10 +96,12 @@ type Options struct {
 	// DefaultServiceAccount is impersonated when a playbook names none.
 	DefaultServiceAccount string
 
-	Owner       string        // names this process: unique among replicas and restarts
-	Workers     int           // runs and candidates worked on at once; default 8
-	Lease       time.Duration // default 30s
-	CallTimeout time.Duration // of one call of an action; default 20s, always below Lease
+	Owner   string // names this process: unique among replicas and restarts
+	Workers int    // runs and candidates worked on at once; default 8
+	// Lease is how long a claim outlives the last sign of its process; default
+	// 3s. It is renewed three times in its length, so a call may last longer.
+	Lease       time.Duration
+	CallTimeout time.Duration // of one call of an action; default 20s
 	// Poll is how often to look for due work that another process left;
 	// default 1s. Work made by this process is seen at once.
 	Poll time.Duration
@@ -127,6 +129,7 @@ type Engine struct {
 	m        *metrics
 	compiled sync.Map // playbook hash -> *playbooks.Playbook
 	resync   chan struct{}
+	leases   *leases
 }
 
 // New checks the options and names what is missing.
@@ -150,7 +153,7 @@ func New(o Options) (*Engine, error) {
 		return nil, err
 	}
 	o.Workers = cmp.Or(o.Workers, 8)
-	o.Lease = cmp.Or(o.Lease, 30*time.Second)
+	o.Lease = cmp.Or(o.Lease, 3*time.Second)
 	o.CallTimeout = cmp.Or(o.CallTimeout, 20*time.Second)
 	o.Poll = cmp.Or(o.Poll, time.Second)
 	o.VerifyEvery = cmp.Or(o.VerifyEvery, 5*time.Second)
@@ -160,9 +163,6 @@ func New(o Options) (*Engine, error) {
 	o.Backoff = cmp.Or(o.Backoff, 2*time.Second)
 	o.ExpireAfter = cmp.Or(o.ExpireAfter, time.Hour)
 	o.Mode = cmp.Or(o.Mode, guard.Auto)
-	if o.CallTimeout >= o.Lease {
-		return nil, fmt.Errorf("engine: the call timeout (%s) must be below the lease (%s), or a call could outlive its fence", o.CallTimeout, o.Lease)
-	}
 	if o.Guards == nil {
 		o.Guards = guard.List()
 	}
@@ -170,7 +170,7 @@ func New(o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Engine{Options: o, m: m, resync: make(chan struct{}, 1)}, nil
+	return &Engine{Options: o, m: m, resync: make(chan struct{}, 1), leases: newLeases(o.Lease)}, nil
 }
 
 // TriggerResync asks for a reading of every source soon, because a webhook said
@@ -190,6 +190,12 @@ func (e *Engine) Run(ctx context.Context) error {
 	slots := make(chan struct{}, e.Workers)
 	freed := make(chan struct{}, 1)
 	var workers sync.WaitGroup
+	// The leases are renewed until the last worker has ended, also when ctx has.
+	renewing, renewed := context.WithCancel(context.WithoutCancel(ctx))
+	var renewer sync.WaitGroup
+	renewer.Go(func() { e.renewLoop(renewing) })
+	defer renewer.Wait()
+	defer renewed()
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return e.resyncLoop(gctx) })
 	g.Go(func() error { return e.sealLoop(gctx) })
@@ -266,7 +272,11 @@ func (e *Engine) claim(ctx context.Context, slots, freed chan struct{}, workers 
 		return false, fmt.Errorf("claim candidates: %w", err)
 	}
 	for _, c := range cands {
-		launch(func() { e.resolve(ctx, c) })
+		launch(func() {
+			held := e.leases.hold(ctx, c.ID, claim{candidate: c})
+			defer e.leases.drop(c.ID, held)
+			e.resolve(ctx, c)
+		})
 	}
 	return len(runs)+len(cands) > 0 && free > len(cands), nil
 }

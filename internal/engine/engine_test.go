@@ -344,7 +344,7 @@ func TestTakeover(t *testing.T) {
 	w.work()
 	require.Len(t, w.calls, 1)
 	w.engine = w.newEngine("worker-2")
-	w.pass(25 * time.Second)
+	w.pass(2 * time.Second)
 	require.NotContains(t, w.log(), "run.taken-over", "the lease still holds")
 	w.pass(3 * time.Minute)
 	run := w.onlyRun()

@@ -13,7 +13,7 @@ import (
 type metrics struct {
 	resolutions, started, runsEnded, actions, decisions, verdicts, approvals, resyncs *prometheus.CounterVec
 	actionSeconds, timeToHeal                                                         *prometheus.HistogramVec
-	claimErrors, panics, fenced, takeovers                                            prometheus.Counter
+	claimErrors, renewErrors, panics, fenced, takeovers                               prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -37,13 +37,14 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		timeToHeal: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "alertmedic", Name: "time_to_heal_seconds",
 			Help: "Seconds from the alert's arrival to the moment since which the target was observed healthy.", Buckets: prometheus.ExponentialBuckets(5, 2, 11)}, []string{"playbook"}),
 		claimErrors: plain("claim_errors_total", "Failures to claim due work from the store."),
+		renewErrors: plain("lease_renewal_errors_total", "Failures to renew the leases of what this process works on."),
 		panics:      plain("run_panics_total", "Panics while working on a run; the run is tried again."),
 		fenced:      plain("runs_fenced_total", "Runs given up because another worker had taken them over."),
 		takeovers:   plain("runs_taken_over_total", "Runs taken over after another worker's lease ran out."),
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{m.resolutions, m.started, m.runsEnded, m.actions, m.decisions, m.verdicts, m.approvals,
-		m.resyncs, m.actionSeconds, m.timeToHeal, m.claimErrors, m.panics, m.fenced, m.takeovers} {
+		m.resyncs, m.actionSeconds, m.timeToHeal, m.claimErrors, m.renewErrors, m.panics, m.fenced, m.takeovers} {
 		errs = append(errs, r.Register(c))
 	}
 	if err := errors.Join(errs...); err != nil {

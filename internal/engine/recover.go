@@ -27,7 +27,11 @@ func (w *work) recover(ctx context.Context, s store.Step) error {
 	}
 	switch spec.Replay {
 	case action.Idempotent:
-		// Two of the same change in flight do no harm.
+		// Two of the same change in flight do no harm, but the first must not
+		// arrive after the run has let go of its locks.
+		if s.CallDeadline.After(w.now) {
+			return w.release(ctx, s.CallDeadline, store.WaitRetry)
+		}
 		return w.resend(ctx, s, "the action is idempotent")
 	case action.Observable:
 		cctx, cancel := context.WithTimeout(ctx, w.e.CallTimeout)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/alertmedic/alertmedic/internal/action"
 	"github.com/alertmedic/alertmedic/internal/journal"
@@ -33,11 +34,26 @@ func (w *work) revert(ctx context.Context) error {
 	return w.commit(ctx, w.transition())
 }
 
+func (w *work) sendRevert(ctx context.Context, plan action.Plan, state []byte) (action.Result, error) {
+	calls, err := w.e.leases.sure(w.held)
+	if err != nil {
+		return action.Result{}, action.Errorf(action.ReasonUnavailable, "nothing was sent: %w", err)
+	}
+	cctx, cancel := context.WithTimeout(calls, w.e.CallTimeout)
+	defer cancel()
+	return w.e.Actions.Revert(cctx, plan, state) //nolint:wrapcheck // the contract's error
+}
+
 // revertStep writes the intent, sends the revert and records the outcome.
 func (w *work) revertStep(ctx context.Context, s store.Step) error {
 	var plan action.Plan
 	if err := unmarshal(s.Plan, &plan); err != nil {
 		return err
+	}
+	if s.Reverting && s.CallDeadline.After(w.now) {
+		// A worker died in the middle of the call, which may still be on its way:
+		// it must not arrive after the run has let go of its locks.
+		return w.release(ctx, s.CallDeadline, store.WaitRetry)
 	}
 	s.Reverting, s.Ticks = true, s.Ticks+1
 	s.CallDeadline = w.now.Add(w.e.CallTimeout)
@@ -50,11 +66,12 @@ func (w *work) revertStep(ctx context.Context, s store.Step) error {
 	if err := w.commit(ctx, t); err != nil {
 		return err
 	}
-	cctx, cancel := context.WithTimeout(ctx, w.e.CallTimeout)
-	defer cancel()
-	res, err := w.e.Actions.Revert(cctx, plan, s.State)
+	res, err := w.sendRevert(ctx, plan, s.State)
 	w.now, _ = w.e.clock(ctx, w.now)
 	var ae *action.Error
+	if !errors.As(err, &ae) || ae.Reason != action.ReasonUnclear {
+		s.CallDeadline = time.Time{} // the call is over
+	}
 	switch {
 	case err == nil && res.Done:
 		return w.revertedStep(ctx, s, res.Message)

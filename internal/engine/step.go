@@ -77,7 +77,11 @@ func (w *work) call(ctx context.Context, s store.Step) error {
 		return w.stepDone(ctx, s, action.Result{Done: true, Message: "already as wished: " + plan.Summary})
 	}
 	plan.Request.Deadline = s.StartedAt.Add(w.stepTimeoutOf(s))
-	cctx, cancel := context.WithTimeout(ctx, s.CallDeadline.Sub(w.now))
+	calls, err := w.e.leases.sure(w.held)
+	if err != nil {
+		return w.callFailed(ctx, s, action.Errorf(action.ReasonUnavailable, "nothing was sent: %w", err))
+	}
+	cctx, cancel := context.WithTimeout(calls, s.CallDeadline.Sub(w.now))
 	defer cancel()
 	began := time.Now()
 	res, err := w.e.Actions.Apply(cctx, plan, s.State)

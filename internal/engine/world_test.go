@@ -29,6 +29,7 @@ import (
 type world struct {
 	t      *testing.T
 	now    time.Time
+	ticks  bool // time goes by itself, in a bubble of synctest, and now is not asked
 	store  *store.Store
 	engine *Engine
 	set    *playbooks.Set
@@ -44,6 +45,7 @@ type world struct {
 	errs    []string
 
 	apply   func(plan action.Plan, n int) (action.Result, error)
+	hang    func(ctx context.Context) error // what a call does before all else
 	observe func(plan action.Plan) (action.Observation, error)
 	planner func(req action.Request) (action.Plan, error)
 	reverts func(plan action.Plan) (action.Result, error)
@@ -90,13 +92,18 @@ func (w *world) Plan(_ context.Context, req action.Request) (action.Plan, error)
 	return action.Plan{Request: req, Summary: req.Action + " " + req.Target.String(), Changes: []action.FieldChange{{Object: req.Target.Ref, Path: "/x"}}}, nil
 }
 
-func (w *world) Apply(_ context.Context, plan action.Plan, _ []byte) (action.Result, error) {
+func (w *world) Apply(ctx context.Context, plan action.Plan, _ []byte) (action.Result, error) {
 	what := plan.Request.Action + " " + plan.Request.Target.String()
 	if plan.Request.DryRun {
 		w.dryRuns = append(w.dryRuns, what)
 		return action.Result{Done: true}, nil
 	}
 	w.calls = append(w.calls, what)
+	if w.hang != nil {
+		if err := w.hang(ctx); err != nil {
+			return action.Result{}, err
+		}
+	}
 	if w.apply != nil {
 		return w.apply(plan, len(w.calls))
 	}
@@ -170,7 +177,7 @@ func setup(t *testing.T, docs ...string) *world {
 	w.alert = func(alert.Alert) guard.AlertEvidence { return guard.AlertEvidence{State: guard.AlertFiring} }
 	var err error
 	w.store, err = store.Open(t.Context(), store.Options{DSN: filepath.Join(t.TempDir(), "medic.db"),
-		Clock: func() time.Time { return w.now }, Logger: slog.New(slog.DiscardHandler), FlapDwell: 2 * time.Minute})
+		Clock: w.clock, Logger: slog.New(slog.DiscardHandler), FlapDwell: 2 * time.Minute})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, w.store.Close()) })
 	all := ""
@@ -185,6 +192,13 @@ func setup(t *testing.T, docs ...string) *world {
 	}
 	w.engine = w.newEngine("worker-1")
 	return w
+}
+
+func (w *world) clock() time.Time {
+	if w.ticks {
+		return time.Now()
+	}
+	return w.now
 }
 
 func (w *world) newEngine(owner string) *Engine {

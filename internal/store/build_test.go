@@ -154,3 +154,14 @@ func mustRun(t *testing.T, f *fixture, id string) store.Run {
 func isErr(err, target error) bool { return errors.Is(err, target) }
 
 func asErr[T error](err error, target *T) bool { return errors.As(err, target) }
+
+// renew prolongs the claims of runs by a minute and returns those that were lost.
+func (f *fixture) renew(t require.TestingT, runs ...store.Run) store.Lost {
+	var h store.Held
+	for _, r := range runs {
+		h.Runs = append(h.Runs, r.Fence())
+	}
+	lost, err := f.RenewLeases(tctx, h, time.Minute)
+	require.NoError(t, err)
+	return lost
+}

@@ -71,18 +71,6 @@ func compareText(a, b string) int {
 	return 0
 }
 
-// ExtendLease prolongs a claim to ttl from now. The error wraps ErrFenced.
-func (s *Store) ExtendLease(ctx context.Context, f Fence, ttl time.Duration) error {
-	return s.inTx(ctx, "extend the lease", func(t *txn) error {
-		n, err := t.affected(ctx, "UPDATE runs SET lease_until = $1 WHERE id = $2 AND lease_owner = $3 AND lease_epoch = $4 AND phase <> 'done'",
-			micros(t.now.Add(ttl)), f.RunID, f.Owner, f.Epoch)
-		if err == nil && (n == 0 || f.Owner == "") {
-			return fmt.Errorf("run %s: %w", f.RunID, ErrFenced)
-		}
-		return err
-	})
-}
-
 // lockRun locks a run's row and checks the fence.
 func (t *txn) lockRun(ctx context.Context, f Fence) (Run, error) {
 	run, err := t.s.run(ctx, t, f.RunID, t.s.dialect.forUpdate)

@@ -68,7 +68,7 @@ func cmpTime(t, fallback time.Time) time.Time {
 }
 
 const (
-	sealerLease = 15 * time.Second
+	sealerLease = 3 * time.Second
 	sealBatch   = 500
 	sealChunk   = 100 // rows of one UPDATE
 )

@@ -23,25 +23,28 @@ func TestAClaimIsExclusiveAndFenced(t *testing.T) {
 		require.Empty(t, none)
 
 		f.pass(t, 50*time.Second)
-		require.NoError(t, f.ExtendLease(tctx, first.Fence(), time.Minute))
+		require.Empty(t, f.renew(t, first))
 		f.pass(t, 50*time.Second)
 		none, err = f.ClaimRuns(tctx, "w2", time.Minute, 10)
 		require.NoError(t, err)
-		require.Empty(t, none, "the lease was extended")
+		require.Empty(t, none, "the lease was renewed")
 
 		f.pass(t, 11*time.Second)
 		second := f.claim(t, id, "w2")
 		require.True(t, second.TakenOver)
 		require.Greater(t, second.Lease.Epoch, first.Lease.Epoch)
 		for name, err := range map[string]error{
-			"apply":  errOf(f.Apply(tctx, intent(first, f.time(t)))),
-			"admit":  errOf(f.Admit(tctx, query(first), first.Fence(), func(guard.Ledger) (store.Transition, error) { return intent(first, begun), nil })),
-			"extend": f.ExtendLease(tctx, first.Fence(), time.Minute),
-			"no one": f.ExtendLease(tctx, store.Fence{RunID: id}, time.Minute),
+			"apply": errOf(f.Apply(tctx, intent(first, f.time(t)))),
+			"admit": errOf(f.Admit(tctx, query(first), first.Fence(), func(guard.Ledger) (store.Transition, error) { return intent(first, begun), nil })),
 		} {
 			require.ErrorIs(t, err, store.ErrFenced, name)
 		}
 		require.True(t, mustRun(t, f, id).IntentAt.IsZero(), "the fenced worker changed nothing")
+		require.Equal(t, store.Lost{id: true}, f.renew(t, first))
+		nobody := first
+		nobody.Lease.Owner = ""
+		require.Equal(t, store.Lost{id: true}, f.renew(t, nobody))
+		require.Empty(t, f.renew(t, second))
 
 		rel := store.Transition{Fence: second.Fence(), Run: second, Release: true}
 		rel.Run.DueAt = f.time(t).Add(time.Hour)
@@ -61,7 +64,7 @@ func TestAnOwnerIsFencedFromItsOwnEarlierClaim(t *testing.T) {
 		f.pass(t, time.Minute+time.Second)
 		second := f.claim(t, id, "w")
 		require.ErrorIs(t, errOf(f.Apply(tctx, intent(first, f.time(t)))), store.ErrFenced)
-		require.ErrorIs(t, f.ExtendLease(tctx, first.Fence(), time.Minute), store.ErrFenced)
+		require.Equal(t, store.Lost{id: true}, f.renew(t, first))
 		f.apply(t, intent(second, f.time(t)))
 	})
 }

@@ -83,6 +83,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := s.open(ctx, o); err != nil {
 		return nil, errors.Join(err, s.closeFiles())
 	}
+	if s.lock != nil {
+		if err := s.endLeases(ctx); err != nil {
+			return nil, errors.Join(err, s.closeFiles())
+		}
+	}
 	s.workers.Go(s.committer)
 	return s, nil
 }
