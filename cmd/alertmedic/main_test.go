@@ -30,7 +30,7 @@ var update = flag.Bool("update", false, "rewrite the golden files and docs/cli.m
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop"))
+	goleak.VerifyTestMain(m)
 }
 
 var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/version"
 	"k8s.io/client-go/discovery"
@@ -99,6 +100,7 @@ func New(options Options) (*Client, error) {
 	config.QPS, config.Burst = 0, 0
 	config.RateLimiter = flowcontrol.NewTokenBucketRateLimiter(options.QPS, options.Burst)
 	config.WarningHandlerWithContext = warnings{options.Logger}
+	config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return once{rt} })
 
 	c := &Client{
 		options:  options,
@@ -129,9 +131,10 @@ func (w warnings) HandleWarningHeaderWithContext(ctx context.Context, code int, 
 func (c *Client) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.own.http.CloseIdleConnections()
+	// Not http.Client's own method: it ends at the first of client-go's wrappers.
+	utilnet.CloseIdleConnectionsFor(c.own.http.Transport)
 	for _, s := range c.sessions {
-		s.http.CloseIdleConnections()
+		utilnet.CloseIdleConnectionsFor(s.http.Transport)
 	}
 }
 

@@ -15,12 +15,10 @@ import (
 
 	"github.com/alertmedic/alertmedic/internal/alert"
 	"github.com/alertmedic/alertmedic/internal/promapi"
+	"github.com/alertmedic/alertmedic/internal/testcluster"
 )
 
-func TestMain(m *testing.M) {
-	// The thread that child processes hang on lives as long as this process.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/alertmedic/alertmedic/internal/testcluster.init.func1.1"))
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(testcluster.Main(m), testcluster.Ignored()...) }
 
 var start = time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC)
 

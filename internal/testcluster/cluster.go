@@ -134,15 +134,16 @@ func start(ctx context.Context, opts Options, paths map[string]string) (_ *Clust
 	return c, nil
 }
 
-// Stop ends the control plane and removes its folder. On an attached cluster
-// it does nothing. It is safe to call more than once.
+// Stop ends the control plane and removes its folder; of an attached cluster it
+// closes the connections alone. It is safe to call more than once.
 func (c *Cluster) Stop() error {
 	c.stopOnce.Do(func() {
+		c.stopErr = CloseIdle(c.config)
 		if c.stopAgent != nil {
 			c.stopAgent()
 		}
 		if c.supervisor != nil {
-			c.stopErr = c.supervisor.stop()
+			c.stopErr = errors.Join(c.stopErr, c.supervisor.stop())
 		}
 	})
 	return c.stopErr

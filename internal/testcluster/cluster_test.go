@@ -261,6 +261,7 @@ func TestAServiceAccountMayDoWhatItsRolesSay(t *testing.T) {
 	require.NoError(t, err)
 	client, err := kubernetes.NewForConfig(config)
 	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, CloseIdle(config)) })
 	require.NoError(t, Poll(ctx, func(ctx context.Context) (bool, error) {
 		_, err := client.CoreV1().Pods(ns).List(ctx, metav1.ListOptions{})
 		if apierrors.IsForbidden(err) {
@@ -294,6 +295,7 @@ func TestKubeconfigWorks(t *testing.T) {
 	require.NoError(t, err)
 	client, err := kubernetes.NewForConfig(config)
 	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, CloseIdle(config)) })
 	version, err := client.Discovery().ServerVersion()
 	require.NoError(t, err)
 	require.Equal(t, kubernetesVersion, version.GitVersion)

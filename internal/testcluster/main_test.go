@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"testing"
+
+	"go.uber.org/goleak"
 )
 
 // envRole has the test binary play another process's part.
@@ -13,7 +15,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(envRole) == "victim" {
 		os.Exit(victim())
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(Main(m), Ignored()...)
 }
 
 // victim starts a process, says where it is, and waits to be killed. Its

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -75,6 +76,9 @@ func readState(path string) (state, error) {
 // SharedOptions are those of the cluster that tests share.
 var SharedOptions = Options{Nodes: 3}
 
+// sharedUsed says that a test has asked for the shared cluster.
+var sharedUsed atomic.Bool
+
 var shared = sync.OnceValues(func() (*Cluster, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute) // a first build included
 	defer cancel()
@@ -86,11 +90,12 @@ var shared = sync.OnceValues(func() (*Cluster, error) {
 
 // Shared returns the control plane of this test run: the one that
 // ALERTMEDIC_TESTCLUSTER names, else one that the first call starts and that
-// ends with this process. It has three nodes open to every pod. A test must
+// ends with this process, or with the tests of a package that uses [Main]. It has three nodes open to every pod. A test must
 // leave it as it was: work in a namespace of its own ([Cluster.Namespace]), break
 // only nodes of its own ([Cluster.Node]), and kill nothing.
 func Shared(t testing.TB) *Cluster {
 	t.Helper()
+	sharedUsed.Store(true)
 	c, err := shared()
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,63 @@
+package testcluster
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/client-go/rest"
+
+	"go.uber.org/goleak"
+)
+
+// Main is for a TestMain whose tests use [Shared]: goleak.VerifyTestMain(Main(m),
+// Ignored()...). After the tests it ends the cluster that they shared, so that
+// what goroutines are left are leaks of the tests or of what they test.
+func Main(m *testing.M) goleak.TestingM { return main{m} }
+
+type main struct{ *testing.M }
+
+// Run implements goleak.TestingM.
+func (m main) Run() int {
+	code := m.M.Run()
+	if err := stopShared(); err != nil {
+		fmt.Fprintln(os.Stderr, "stop the shared cluster:", err)
+		code = max(code, 1)
+	}
+	return code
+}
+
+// stopShared ends the cluster of Shared if a test has asked for it; it must not
+// be asked for again.
+func stopShared() error {
+	if !sharedUsed.Load() {
+		return nil
+	}
+	c, err := shared()
+	if err != nil {
+		return nil // the test that asked has failed of it
+	}
+	return c.Stop()
+}
+
+// Ignored are the goroutines of this package that live as long as the process.
+func Ignored() []goleak.Option {
+	return []goleak.Option{
+		// The thread that the kernel ties child processes to: if it ended, it
+		// would take them along (see lasting).
+		goleak.IgnoreAnyFunction("github.com/alertmedic/alertmedic/internal/testcluster.init.func1.1"),
+	}
+}
+
+// CloseIdle closes the idle connections of clients made from a configuration.
+// client-go keeps one transport for all clients with the same credentials, and
+// http.Client.CloseIdleConnections does not see through its wrappers.
+func CloseIdle(config *rest.Config) error {
+	transport, err := rest.TransportFor(config)
+	if err != nil {
+		return fmt.Errorf("find the connections to %s: %w", config.Host, err)
+	}
+	utilnet.CloseIdleConnectionsFor(transport)
+	return nil
+}
