@@ -36,7 +36,7 @@ type dialect struct {
 	now string
 	// migrationLock keeps two replicas that start at once from migrating twice.
 	migrationLock string
-	open          func(ctx context.Context, loc location, maxOpen int) (writer, reader *sql.DB, err error)
+	open          func(ctx context.Context, loc location, maxOpen int, wrap Wrap) (writer, reader *sql.DB, err error)
 	fault         func(error) fault
 }
 
@@ -65,7 +65,7 @@ var postgresDialect = dialect{
 // openSQLite opens one connection that writes and a pool that reads. WAL lets
 // them work side by side; synchronous=FULL makes a commit durable before it
 // returns, which is what a 2xx promises.
-func openSQLite(ctx context.Context, loc location, maxOpen int) (*sql.DB, *sql.DB, error) {
+func openSQLite(ctx context.Context, loc location, maxOpen int, wrap Wrap) (*sql.DB, *sql.DB, error) {
 	pool := func(txlock string, conns int, extra ...string) (*sql.DB, error) {
 		q := url.Values{"_txlock": {txlock}, "_pragma": append([]string{
 			fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()),
@@ -76,6 +76,7 @@ func openSQLite(ctx context.Context, loc location, maxOpen int) (*sql.DB, *sql.D
 		if err != nil {
 			return nil, fmt.Errorf("open the SQLite file: %w", err)
 		}
+		db = wrap.intercepted(db, dsn.String())
 		db.SetMaxOpenConns(conns)
 		db.SetMaxIdleConns(conns)
 		return db, nil
@@ -104,13 +105,17 @@ func openSQLite(ctx context.Context, loc location, maxOpen int) (*sql.DB, *sql.D
 var errQuickCheck = errors.New("the structure of the file is damaged")
 
 // openPostgres opens one pool for everything.
-func openPostgres(ctx context.Context, loc location, maxOpen int) (*sql.DB, *sql.DB, error) {
+func openPostgres(ctx context.Context, loc location, maxOpen int, wrap Wrap) (*sql.DB, *sql.DB, error) {
 	cfg, err := pgx.ParseConfig(loc.url)
 	if err != nil {
 		// The parser's error may hold parts of the DSN.
 		return nil, nil, fmt.Errorf("the DSN %s cannot be used: check host, port and options", loc.shown)
 	}
-	db := stdlib.OpenDB(*cfg, stdlib.OptionAfterConnect(durableCommits))
+	pool := stdlib.GetConnector(*cfg, stdlib.OptionAfterConnect(durableCommits))
+	if wrap != nil {
+		pool = wrap(pool)
+	}
+	db := sql.OpenDB(pool)
 	db.SetMaxOpenConns(max(2, maxOpen))
 	db.SetMaxIdleConns(max(2, maxOpen))
 	db.SetConnMaxLifetime(30 * time.Minute)

@@ -27,6 +27,7 @@ type Options struct {
 	FlapDwell  time.Duration
 	Registerer prometheus.Registerer // nil: no metrics
 	MaxOpen    int                   // connections; default 8 (on SQLite: that read)
+	Wrap       Wrap                  // between the store and its driver, for tests and tracing; nil: nothing
 }
 
 // Store is an open database. Make one with Open.
@@ -94,7 +95,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 
 func (s *Store) open(ctx context.Context, o Options) error {
 	var err error
-	if s.db, s.read, err = s.dialect.open(ctx, s.loc, cmp.Or(o.MaxOpen, 8)); err != nil {
+	if s.db, s.read, err = s.dialect.open(ctx, s.loc, cmp.Or(o.MaxOpen, 8), o.Wrap); err != nil {
 		return s.wrap("open the database "+s.loc.shown, err)
 	}
 	if err := s.migrate(ctx); err != nil {

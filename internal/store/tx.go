@@ -38,6 +38,7 @@ var errRace = errors.New("another transaction was faster")
 func (s *Store) inTx(ctx context.Context, what string, fn func(*txn) error) error {
 	var err error
 	start := time.Now()
+	ctx = withOperation(ctx, what)
 	for range txRetries {
 		err = s.tryTx(ctx, fn)
 		if err == nil || !errors.Is(err, errRace) && s.dialect.fault(err) != faultRetry {
