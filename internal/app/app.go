@@ -260,7 +260,7 @@ func (a *app) start(ctx context.Context) error {
 		GuardConfig:           guard.Config{ProtectedNamespaces: c.Safety.ProtectedNamespaces, RetryEvery: 15 * time.Second},
 		Protect:               kube.ProtectConfig{Namespaces: c.Safety.ProtectedNamespaces, PodSelectors: c.Safety.ProtectedSelectors},
 		DefaultServiceAccount: c.Kubernetes.DefaultServiceAccountName, Owner: a.owner,
-		Workers: c.Engine.Workers, Lease: c.Engine.Lease, CallTimeout: c.Engine.CallTimeout, Poll: c.Engine.Poll,
+		Workers: c.Engine.Workers, Lease: c.Engine.Lease, CallTimeout: c.Engine.CallTimeout, ServerTimeout: c.Kubernetes.RequestTimeout, Poll: c.Engine.Poll,
 		UnknownExtension: c.Engine.UnknownExtension, Resync: c.Engine.ResyncInterval, Logger: a.log, Registerer: a.registry,
 	})
 	if err != nil {
@@ -269,7 +269,8 @@ func (a *app) start(ctx context.Context) error {
 	if a.deliverer, err = a.newDeliverer(); err != nil {
 		return err
 	}
-	for _, c := range []prometheus.Collector{newStateCollector(a.store), versioncollector.NewCollector("alertmedic")} {
+	own := []prometheus.Collector{newStateCollector(a.store), versioncollector.NewCollector("alertmedic")}
+	for _, c := range append(own, a.store.Pools()...) {
 		if err := a.registry.Register(c); err != nil {
 			return fmt.Errorf("register the metrics of the process: %w", err)
 		}

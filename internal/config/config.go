@@ -155,6 +155,9 @@ type Kubernetes struct {
 	// DefaultServiceAccountName is impersonated for playbooks that name none;
 	// "" uses the service's own identity.
 	DefaultServiceAccountName string `yaml:"defaultServiceAccountName"`
+	// RequestTimeout is the API server's own --request-timeout: 60s. A change that
+	// got no answer is not called absent before it is over.
+	RequestTimeout time.Duration `yaml:"requestTimeout"`
 	// QPS and Burst limit the requests to the API server: 20 and 40 by default.
 	QPS   float64 `yaml:"qps"`
 	Burst int     `yaml:"burst"`
@@ -274,7 +277,7 @@ func Default() *Config {
 		Listen:     Listen{Address: "127.0.0.1:9095"},
 		Store:      Store{DSN: "alertmedic.db", FlapDwell: 2 * time.Minute},
 		Playbooks:  Playbooks{Paths: []string{"playbooks"}, Watch: true},
-		Kubernetes: Kubernetes{ServiceAccountNamespace: "alertmedic", QPS: 20, Burst: 40},
+		Kubernetes: Kubernetes{ServiceAccountNamespace: "alertmedic", RequestTimeout: time.Minute, QPS: 20, Burst: 40},
 		Safety: Safety{
 			Mode:                          guard.Auto,
 			MaxConcurrentRuns:             5,

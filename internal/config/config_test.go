@@ -64,6 +64,7 @@ func TestLoad_full(t *testing.T) {
 	require.Equal(t, guard.Approve, cfg.Safety.Mode)
 	require.Equal(t, 48*time.Hour, cfg.Safety.Attempts.Window)
 	require.InDelta(t, 12.5, cfg.Kubernetes.QPS, 0)
+	require.Equal(t, 70*time.Second, cfg.Kubernetes.RequestTimeout)
 	require.Len(t, cfg.Hash, 64)
 
 	// No field of the file may be left at its default, or the decoder does not

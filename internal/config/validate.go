@@ -231,6 +231,7 @@ func (d *decoder) validateSafety(c *Config) {
 
 func (d *decoder) validateEngine(c *Config) {
 	e := c.Engine
+	d.lasting("kubernetes.requestTimeout", c.Kubernetes.RequestTimeout, "60s")
 	d.positive("engine.workers", e.Workers, 8)
 	d.lasting("engine.lease", e.Lease, "3s")
 	if e.Lease > 0 && e.Lease < time.Second {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/http"
 	"strings"
 	"syscall"
 	"time"
@@ -102,13 +101,13 @@ func statusReason(err error, s metav1.Status, sent bool) *action.Error {
 	switch {
 	case strings.Contains(s.Message, "more than one PodDisruptionBudget"):
 		return classified(action.ReasonRefused, err, "leave the pod to a single budget")
-	case s.Code == http.StatusBadGateway, s.Code == http.StatusGatewayTimeout,
-		s.Code >= 500 && strings.Contains(s.Message, "request timed out"),
-		s.Code >= 500 && strings.Contains(s.Message, "context deadline exceeded") && !strings.Contains(s.Message, "failed calling webhook"):
-		// A proxy, or the API server's own storage, lost the answer.
-		return classified(unclear(sent), err, "")
-	case s.Code >= 500:
+	case s.Code >= 500 && strings.Contains(s.Message, "failed calling webhook"):
+		// Admission comes before storage: nothing was changed.
 		return classified(action.ReasonUnavailable, err, "")
+	case s.Code >= 500:
+		// A proxy, or the API server's own storage, may have lost the answer after
+		// the change was made.
+		return classified(unclear(sent), err, "")
 	case s.Code >= 400:
 		return classified(action.ReasonInvalid, err, "")
 	}
@@ -139,6 +138,9 @@ func classifyTransport(err error, sent bool) *action.Error {
 	if strings.Contains(err.Error(), "client rate limiter Wait") {
 		// client-go gave up before it sent anything.
 		return classified(action.ReasonThrottled, err, "alertmedic's own limit of calls to the API server is reached")
+	}
+	if errors.Is(err, errNotSent) {
+		return classified(action.ReasonUnavailable, err, "")
 	}
 	if neverConnected(err) {
 		return classified(action.ReasonUnavailable, err, "the API server cannot be reached")

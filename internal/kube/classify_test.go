@@ -62,9 +62,9 @@ func TestClassify(t *testing.T) {
 		"throttled":     {apierrors.NewTooManyRequests("slow down", 7), action.ReasonThrottled, action.ReasonThrottled},
 		"two budgets":   {status(500, metav1.StatusReasonInternalError, "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."), action.ReasonRefused, action.ReasonRefused},
 		"not supported": {apierrors.NewMethodNotSupported(pods, "patch"), action.ReasonUnsupported, action.ReasonUnsupported},
-		"internal":      {apierrors.NewInternalError(errors.New("oops")), action.ReasonUnavailable, action.ReasonUnavailable},
+		"internal":      {apierrors.NewInternalError(errors.New("oops")), action.ReasonUnclear, action.ReasonUnavailable},
 		"webhook down":  {apierrors.NewInternalError(errors.New(`failed calling webhook "w": context deadline exceeded`)), action.ReasonUnavailable, action.ReasonUnavailable},
-		"unavailable":   {apierrors.NewServiceUnavailable("not ready"), action.ReasonUnavailable, action.ReasonUnavailable},
+		"unavailable":   {apierrors.NewServiceUnavailable("not ready"), action.ReasonUnclear, action.ReasonUnavailable},
 
 		"storage timed out": {apierrors.NewInternalError(errors.New("etcdserver: request timed out")), action.ReasonUnclear, action.ReasonUnavailable},
 		"server timeout":    {apierrors.NewServerTimeout(pods, "patch", 0), action.ReasonUnclear, action.ReasonUnavailable},
