@@ -86,7 +86,7 @@ func (c *Cluster) startNodeAgent(kubeconfig string) (stop func(), err error) {
 		a.queue.ShutDown()
 		workers.Wait()
 		factory.Shutdown()
-		_ = CloseIdle(config) // the clients above were made from it
+		CloseIdle(client)
 	}, nil
 }
 

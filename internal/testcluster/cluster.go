@@ -138,12 +138,12 @@ func start(ctx context.Context, opts Options, paths map[string]string) (_ *Clust
 // closes the connections alone. It is safe to call more than once.
 func (c *Cluster) Stop() error {
 	c.stopOnce.Do(func() {
-		c.stopErr = CloseIdle(c.config)
+		CloseIdle(c.client)
 		if c.stopAgent != nil {
 			c.stopAgent()
 		}
 		if c.supervisor != nil {
-			c.stopErr = errors.Join(c.stopErr, c.supervisor.stop())
+			c.stopErr = c.supervisor.stop()
 		}
 	})
 	return c.stopErr

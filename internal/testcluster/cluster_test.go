@@ -261,7 +261,7 @@ func TestAServiceAccountMayDoWhatItsRolesSay(t *testing.T) {
 	require.NoError(t, err)
 	client, err := kubernetes.NewForConfig(config)
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, CloseIdle(config)) })
+	t.Cleanup(func() { CloseIdle(client) })
 	require.NoError(t, Poll(ctx, func(ctx context.Context) (bool, error) {
 		_, err := client.CoreV1().Pods(ns).List(ctx, metav1.ListOptions{})
 		if apierrors.IsForbidden(err) {
@@ -295,7 +295,7 @@ func TestKubeconfigWorks(t *testing.T) {
 	require.NoError(t, err)
 	client, err := kubernetes.NewForConfig(config)
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, CloseIdle(config)) })
+	t.Cleanup(func() { CloseIdle(client) })
 	version, err := client.Discovery().ServerVersion()
 	require.NoError(t, err)
 	require.Equal(t, kubernetesVersion, version.GitVersion)

@@ -5,10 +5,10 @@ import (
 	"os"
 	"testing"
 
-	utilnet "k8s.io/apimachinery/pkg/util/net"
-	"k8s.io/client-go/rest"
-
 	"go.uber.org/goleak"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 )
 
 // Main is for a TestMain whose tests use [Shared]: goleak.VerifyTestMain(Main(m),
@@ -50,14 +50,12 @@ func Ignored() []goleak.Option {
 	}
 }
 
-// CloseIdle closes the idle connections of clients made from a configuration.
-// client-go keeps one transport for all clients with the same credentials, and
-// http.Client.CloseIdleConnections does not see through its wrappers.
-func CloseIdle(config *rest.Config) error {
-	transport, err := rest.TransportFor(config)
-	if err != nil {
-		return fmt.Errorf("find the connections to %s: %w", config.Host, err)
+// CloseIdle closes the idle connections of a client. (http.Client's own
+// CloseIdleConnections does not see through client-go's wrappers, and making the
+// transport again from the configuration finds another one once the client is
+// garbage.)
+func CloseIdle(client kubernetes.Interface) {
+	if rc, ok := client.CoreV1().RESTClient().(*rest.RESTClient); ok {
+		utilnet.CloseIdleConnectionsFor(rc.Client.Transport)
 	}
-	utilnet.CloseIdleConnectionsFor(transport)
-	return nil
 }
