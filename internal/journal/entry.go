@@ -54,6 +54,9 @@ const (
 	ConfigRejected    Kind = "config.rejected"
 	ServiceStarted    Kind = "service.started"
 	ServiceStopped    Kind = "service.stopped"
+	ServiceRestored   Kind = "service.restored" // from a backup: what came after it is not here
+	JournalPruned     Kind = "journal.pruned"   // entries up to a seq are removed: see Pruned
+	RetentionApplied  Kind = "retention.applied"
 )
 
 // Entry is one record of the remediation log. Fields that do not apply are

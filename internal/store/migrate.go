@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"strconv"
+	"strings"
 
 	"github.com/pressly/goose/v3"
 )
@@ -14,24 +16,56 @@ import (
 //go:embed migrations/*.sql
 var migrationFiles embed.FS
 
+// latestSchema is the schema version that this program writes.
+func latestSchema() int64 {
+	entries, err := migrationFiles.ReadDir("migrations")
+	if err != nil {
+		panic(err) // the directory is embedded
+	}
+	var latest int64
+	for _, e := range entries {
+		number, _, _ := strings.Cut(e.Name(), "_")
+		if v, err := strconv.ParseInt(number, 10, 64); err == nil {
+			latest = max(latest, v)
+		}
+	}
+	return latest
+}
+
 // migrate brings the schema up to date and refuses one that a newer version of
 // the program has written: going on could destroy what it means.
-func (s *Store) migrate(ctx context.Context) (err error) {
+func (s *Store) migrate(ctx context.Context) error {
+	unlock, err := s.lockMigrations(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return s.migrateTo(ctx, latestSchema())
+}
+
+// lockMigrations waits until no other replica migrates or restores. The lock
+// lives in a transaction of its own connection until unlock.
+func (s *Store) lockMigrations(ctx context.Context) (unlock func(), err error) {
+	if s.dialect.migrationLock == "" {
+		return func() {}, nil
+	}
+	guard, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return nil, s.wrap("begin the migration", err)
+	}
+	unlock = func() { _ = guard.Rollback() }
+	if _, err := guard.ExecContext(ctx, s.dialect.migrationLock); err != nil {
+		unlock()
+		return nil, s.wrap("wait for another replica's migration", err)
+	}
+	return unlock, nil
+}
+
+// migrateTo brings the schema up to a version.
+func (s *Store) migrateTo(ctx context.Context, version int64) error {
 	dir, err := fs.Sub(migrationFiles, "migrations")
 	if err != nil {
 		return fmt.Errorf("read the embedded migrations: %w", err)
-	}
-	if s.dialect.migrationLock != "" {
-		// The lock lives in a transaction of its own connection until the
-		// migrations, on another one, are through.
-		guard, err := s.db.BeginTx(ctx, nil)
-		if err != nil {
-			return s.wrap("begin the migration", err)
-		}
-		defer func() { _ = guard.Rollback() }()
-		if _, err := guard.ExecContext(ctx, s.dialect.migrationLock); err != nil {
-			return s.wrap("wait for another replica's migration", err)
-		}
 	}
 	p, err := goose.NewProvider(s.dialect.goose, s.db, dir, goose.WithSlog(slog.New(slog.DiscardHandler)), goose.WithDisableGlobalRegistry(true))
 	if err != nil {
@@ -42,17 +76,21 @@ func (s *Store) migrate(ctx context.Context) (err error) {
 		return s.wrap("read the schema version of "+s.loc.shown, err)
 	}
 	if have > want {
-		return fmt.Errorf("%w: %s has schema version %d and this program knows up to %d: start the newer version, or restore a backup from before the upgrade",
-			ErrNewerSchema, s.loc.shown, have, want)
+		return newerSchema(s.loc.shown, have, want)
 	}
-	applied, err := p.Up(ctx)
+	applied, err := p.UpTo(ctx, version)
 	if err != nil {
-		return s.wrap(fmt.Sprintf("migrate %s from schema version %d to %d", s.loc.shown, have, want), err)
+		return s.wrap(fmt.Sprintf("migrate %s from schema version %d to %d", s.loc.shown, have, version), err)
 	}
 	if len(applied) > 0 {
-		s.log.Info("migrated the database", "from", have, "to", want, "database", s.loc.shown)
+		s.log.Info("migrated the database", "from", have, "to", version, "database", s.loc.shown)
 	}
 	return nil
+}
+
+func newerSchema(what string, have, want int64) error {
+	return fmt.Errorf("%w: %s has schema version %d and this program knows up to %d: start the newer version, or restore a backup from before the upgrade",
+		ErrNewerSchema, what, have, want)
 }
 
 // highWater reads the stored mark of the clock.

@@ -61,17 +61,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := newMetrics(o.Registerer)
+	s, err := newStore(loc, o)
 	if err != nil {
 		return nil, err
-	}
-	s := &Store{
-		dialect: &sqliteDialect, loc: loc, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), flapDwell: o.FlapDwell, metrics: m,
-		accepts: make(chan acceptRequest), closing: make(chan struct{}),
-	}
-	s.ord.Store(time.Now().UnixNano())
-	if loc.url != "" {
-		s.dialect = &postgresDialect
 	}
 	if loc.file != "" {
 		if err := loc.checkPlace(); err != nil {
@@ -90,6 +82,23 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		}
 	}
 	s.workers.Go(s.committer)
+	return s, nil
+}
+
+// newStore makes a store that is not open yet.
+func newStore(loc location, o Options) (*Store, error) {
+	m, err := newMetrics(o.Registerer)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		dialect: &sqliteDialect, loc: loc, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), flapDwell: o.FlapDwell, metrics: m,
+		accepts: make(chan acceptRequest), closing: make(chan struct{}),
+	}
+	s.ord.Store(time.Now().UnixNano())
+	if loc.url != "" {
+		s.dialect = &postgresDialect
+	}
 	return s, nil
 }
 
