@@ -8,20 +8,26 @@ import (
 
 var errBudget = errors.New("too many webhooks at once")
 
-// budget counts the bytes that requests hold.
+// budget counts what requests hold: bytes, or places.
 type budget struct {
 	limit int64
 	held  atomic.Int64
 }
 
-// take reports whether n bytes were free, and holds them then.
+// take reports whether n were free, and holds them then.
 func (b *budget) take(n int64) bool {
-	if b.held.Add(n) > b.limit {
-		b.held.Add(-n)
-		return false
+	for {
+		held := b.held.Load()
+		if held+n > b.limit {
+			return false
+		}
+		if b.held.CompareAndSwap(held, held+n) {
+			return true
+		}
 	}
-	return true
 }
+
+func (b *budget) full() bool { return b.held.Load() >= b.limit }
 
 func (b *budget) give(n int64) { b.held.Add(-n) }
 

@@ -78,7 +78,8 @@ type Receiver struct {
 	opts     Options
 	matched  func([]*playbooks.Playbook) []store.MatchedPlaybook
 	metrics  *metrics
-	inFlight budget
+	inFlight budget // bytes
+	waiting  budget // webhooks
 	draining atomic.Bool
 }
 
@@ -108,8 +109,9 @@ func New(opts Options) (*Receiver, error) {
 	if opts.Clock == nil {
 		opts.Clock = time.Now
 	}
-	opts.Limits = opts.Limits.withDefaults()
-	r := &Receiver{opts: opts, matched: Matched(opts.ExpireAfter), inFlight: budget{limit: opts.Limits.MaxInFlight}}
+	opts.Limits = opts.Limits.WithDefaults()
+	r := &Receiver{opts: opts, matched: Matched(opts.ExpireAfter),
+		inFlight: budget{limit: opts.Limits.MaxInFlight}, waiting: budget{limit: int64(opts.Limits.MaxWaiting)}}
 	r.metrics = newMetrics(opts.Sources, &r.inFlight)
 	if opts.Registerer != nil {
 		if err := r.metrics.register(opts.Registerer); err != nil {

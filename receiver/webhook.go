@@ -16,6 +16,9 @@ import (
 	"github.com/alertmedic/alertmedic/internal/store"
 )
 
+// retryAfter is what a 503 asks for, in seconds.
+const retryAfter = "5"
+
 // Answer is the body of a 200.
 type Answer struct {
 	Accepted   int `json:"accepted"` // alerts stored, those that changed nothing included
@@ -56,12 +59,16 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 			}
 			r.opts.Logger.Error("webhook panicked", "source", source, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			status = http.StatusServiceUnavailable
+			w.Header().Set("Retry-After", retryAfter)
 			writeJSON(w, status, errorBody{"internal error, see the log of alertmedic; nothing was acknowledged, and Alertmanager sends it again"})
 		}
 		r.metrics.requests.WithLabelValues(source, strconv.Itoa(status)).Inc()
 		r.metrics.duration.Observe(time.Since(start).Seconds())
 	}()
 
+	// For the whole body, read here or not: what a handler leaves, net/http reads
+	// before it answers.
+	r.bodyDeadline(w, r.opts.Limits.BodyTimeout)
 	src, fault := r.admit(w, req)
 	if src.Name != "" {
 		source = src.Name
@@ -75,6 +82,10 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		}
 	}
 	status = fault.status
+	if status == http.StatusServiceUnavailable {
+		// Alertmanager has a back-off of its own; others are told.
+		w.Header().Set("Retry-After", retryAfter)
+	}
 	r.opts.Logger.Warn("webhook refused", "source", source, "status", status, "reason", fault.message, "err", fault.cause, "remote", req.RemoteAddr)
 	writeJSON(w, status, errorBody{fault.message})
 }
@@ -124,16 +135,11 @@ func (r *Receiver) tooLarge() *failure {
 
 // take reads, decodes and stores one webhook.
 func (r *Receiver) take(w http.ResponseWriter, req *http.Request, src Source) (Answer, *failure) {
-	if !r.inFlight.take(r.opts.Limits.RequestOverhead) {
+	// With no place to wait in, decoding would be work for nothing.
+	if r.waiting.full() || !r.inFlight.take(r.opts.Limits.RequestOverhead) {
 		return Answer{}, busy()
 	}
 	defer r.inFlight.give(r.opts.Limits.RequestOverhead)
-	// A server that cannot set deadlines has none to lift: a test's recorder.
-	control := http.NewResponseController(w)
-	if err := control.SetReadDeadline(time.Now().Add(r.opts.Limits.BodyTimeout)); err == nil {
-		defer func() { _ = control.SetReadDeadline(time.Time{}) }()
-	}
-
 	body := &meteredBody{body: http.MaxBytesReader(w, req.Body, r.opts.Limits.MaxBody), budget: &r.inFlight}
 	defer body.release()
 	now := r.opts.Clock()
@@ -141,6 +147,10 @@ func (r *Receiver) take(w http.ResponseWriter, req *http.Request, src Source) (A
 	if err != nil {
 		return Answer{}, r.unreadable(err)
 	}
+	if !r.waiting.take(1) {
+		return Answer{}, busy()
+	}
+	defer r.waiting.give(1)
 	batch, foreign := r.batch(webhook, rejected, src, now)
 	var result store.AcceptResult
 	if len(batch.Observations)+len(batch.Rejected) > 0 {
@@ -148,6 +158,10 @@ func (r *Receiver) take(w http.ResponseWriter, req *http.Request, src Source) (A
 		// then comes again and changes nothing.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(req.Context()), r.opts.Limits.AcceptTimeout)
 		defer cancel()
+		// net/http goes on reading, and a deadline that passes meanwhile would end
+		// the context of every later request of the connection.
+		r.bodyDeadline(w, 0)
+		defer r.bodyDeadline(w, r.opts.Limits.BodyTimeout)
 		if result, err = r.opts.Accepter.Accept(ctx, batch); err != nil {
 			return Answer{}, &failure{http.StatusServiceUnavailable, "the alerts could not be stored, see the log of alertmedic; nothing was acknowledged, and Alertmanager sends it again", err}
 		}
@@ -158,6 +172,16 @@ func (r *Receiver) take(w http.ResponseWriter, req *http.Request, src Source) (A
 		Opened: result.Opened, Reopened: result.Reopened, Closed: result.Closed, Repeated: result.Repeated,
 		Stale: result.Stale, Orphaned: result.Orphaned, Unmatched: result.Unmatched, Candidates: result.Candidates,
 	}, nil
+}
+
+// bodyDeadline says how long the rest of a body may take; 0 is for ever.
+func (r *Receiver) bodyDeadline(w http.ResponseWriter, d time.Duration) {
+	var at time.Time
+	if d > 0 {
+		at = time.Now().Add(d)
+	}
+	// What cannot set deadlines has no connection to guard: a test's recorder.
+	_ = http.NewResponseController(w).SetReadDeadline(at)
 }
 
 func busy() *failure {
