@@ -38,7 +38,7 @@ var layers = map[string][]string{
 
 // above are the packages that may import everything of the product: the wiring,
 // the command, and what tests and shows it.
-var above = []string{"cmd", "hack", "deploy", "rules", "internal", "internal/app", "internal/testcluster", "internal/api/apitest",
+var above = []string{"cmd", "hack", "deploy", "rules", "internal", "internal/app", "internal/testcluster", "internal/durability", "internal/api/apitest",
 	"internal/api/client", "playbooks/library", "playbooks/schema"}
 
 // actions lists what the packages of actions may import besides each other.

@@ -1,0 +1,6 @@
+//go:build !race
+
+package durability
+
+// raceEnabled builds the service with the race detector when the tests are.
+const raceEnabled = false
