@@ -33,3 +33,27 @@ func (s *Store) InTx(ctx context.Context, fn func(exec func(query string, args .
 		return fn(func(query string, args ...any) error { return t.exec(ctx, query, args...) })
 	})
 }
+
+// LatestSchema is the schema version of this program.
+func LatestSchema() int64 { return latestSchema() }
+
+// SchemaVersion is that of the database.
+func (s *Store) SchemaVersion(ctx context.Context) (int64, error) { return schemaVersion(ctx, s.read) }
+
+// BackupTables are the tables that backups know of, in them or not.
+func BackupTables() []string {
+	out := append([]string{"goose_db_version"}, leftOut...)
+	for _, t := range backupTables {
+		out = append(out, t.name)
+	}
+	return out
+}
+
+// Tables are those of the database.
+func (s *Store) Tables(ctx context.Context) ([]string, error) {
+	query := "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+	if s.dialect.name == "postgres" {
+		query = "SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()"
+	}
+	return collect(ctx, s.read, scanString, query)
+}
