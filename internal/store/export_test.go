@@ -57,3 +57,9 @@ func (s *Store) Tables(ctx context.Context) ([]string, error) {
 	}
 	return collect(ctx, s.read, scanString, query)
 }
+
+// Count runs a query that counts.
+func (s *Store) Count(ctx context.Context, query string) (n int, err error) {
+	err = s.read.QueryRowContext(ctx, query).Scan(&n)
+	return n, err
+}
