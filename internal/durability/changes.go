@@ -241,6 +241,9 @@ func (a *accountant) done() {
 			if end == nil || end.Kind != journal.StepDone && end.Kind != journal.StepReverted {
 				continue
 			}
+			if seen := a.Alive[st.pod]; st.pod != "" && seen.After(end.At.Add(slack)) {
+				a.violated(RuleDone, fmt.Sprintf("step %s of run %s is done and its pod %s was alive at %s", st.key, s.id, st.pod, stamp(seen)), append(showAll(st.intents), show(*end))...)
+			}
 			nothingToDo := st.noop || st.action == "diagnose" || len(st.intents) == 0 ||
 				strings.HasPrefix(end.Message, "skipped") || strings.Contains(end.Message, "is gone") || end.Kind == journal.StepReverted
 			if len(st.applied) == 0 && !nothingToDo {

@@ -31,6 +31,8 @@ type Record struct {
 	Calls  []Call         `json:"calls"`
 	Audit  []Mutation     `json:"audit"`
 	Faults map[string]int `json:"faults"`
+	// Alive is when each pod, by UID, was last seen and not terminating.
+	Alive map[string]time.Time `json:"alive"`
 	// What was done to the processes.
 	Kills []Kill `json:"kills"`
 }

@@ -1,0 +1,348 @@
+package durability
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/alertmedic/alertmedic/internal/api/client"
+	"github.com/alertmedic/alertmedic/internal/journal"
+	"github.com/alertmedic/alertmedic/internal/store"
+	"github.com/alertmedic/alertmedic/internal/testcluster"
+)
+
+// soaking reports whether the long forms are asked for.
+func soaking() bool { return os.Getenv("ALERTMEDIC_SOAK") != "" }
+
+// One process on SQLite and three on PostgreSQL are killed again and again, at
+// random and in the midst of changes, while alerts come in and the way to the
+// API server fails in every manner. Then everything is accounted for.
+func TestKillSQLite(t *testing.T) {
+	t.Parallel()
+	killed(t, filepath.Join(t.TempDir(), "medic.db"), 1)
+}
+
+func TestKillPostgres(t *testing.T) {
+	t.Parallel()
+	killed(t, database(t), 3)
+}
+
+// database is a fresh one, of the test run's PostgreSQL or of one for this test.
+func database(t *testing.T) string {
+	t.Helper()
+	if dsn, ok := testcluster.Database(t); ok {
+		return dsn
+	}
+	pg, err := testcluster.StartPostgres(t.Context(), testcluster.PostgresOptions{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, pg.Stop()) })
+	return pg.DSN
+}
+
+// trial is one test under way.
+type trial struct {
+	t        *testing.T
+	dsn      string
+	proxy    *APIProxy
+	relay    *Relay
+	world    *world
+	replicas []*Process
+	random   *rand.Rand
+	since    time.Time
+
+	mu    sync.Mutex
+	armed Moment // kill the process of the next change at this moment
+	shot  chan struct{}
+	kills []Kill
+}
+
+// killed runs one trial. The seed is in the log; ALERTMEDIC_SEED sets it. The
+// same seed makes the same choices, though not at the same instants.
+func killed(t *testing.T, dsn string, replicas int) {
+	kills, each, most, limit := 6, 1, 5, 2*time.Minute
+	if soaking() {
+		kills, each, most, limit = 200, 4, 16, 5*time.Minute
+	}
+	seed := uint64(time.Now().UnixNano())
+	if s := os.Getenv("ALERTMEDIC_SEED"); s != "" {
+		_, err := fmt.Sscan(s, &seed)
+		require.NoError(t, err)
+	}
+	t.Logf("ALERTMEDIC_SEED=%d", seed)
+	k := &trial{t: t, dsn: dsn, random: rand.New(rand.NewPCG(seed, 2)), since: time.Now()}
+	cluster := testcluster.Shared(t)
+	k.proxy = NewAPIProxy(t, cluster, 0)
+	k.relay = NewRelay(t, seed)
+	monitoring := StartMonitoring(t, cluster, k.relay.URL, alerts()...)
+	k.world = newWorld(t, cluster, monitoring, each, rand.New(rand.NewPCG(seed, 3)))
+	k.start(replicas, monitoring)
+
+	k.proxy.Choose(faults(rand.New(rand.NewPCG(seed, 4))))
+	k.proxy.Watch(k.strike)
+	var going sync.WaitGroup
+	living, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	var end sync.Once
+	halt := func() { end.Do(func() { stop(); going.Wait() }) }
+	defer halt()
+	var limitMu sync.Mutex
+	troubles := func() int { limitMu.Lock(); defer limitMu.Unlock(); return most }
+	var failed error
+	going.Go(func() { failed = k.world.run(living, troubles) })
+
+	k.waitForChange()
+	for range kills {
+		k.kill()
+	}
+	limitMu.Lock()
+	most = 0
+	limitMu.Unlock()
+	k.proxy.Choose(nil)
+	k.proxy.Watch(nil)
+	k.drain(limit)
+	halt()
+	require.NoError(t, failed)
+	k.account(cluster)
+}
+
+func (k *trial) start(replicas int, m *Monitoring) {
+	var urls []string
+	for i := range replicas {
+		name := fmt.Sprintf("medic-%d", i)
+		p := StartProcess(k.t, Options{Name: name, DSN: k.dsn, Kubeconfig: k.proxy.Kubeconfig(k.t, name),
+			Alertmanager: m.AlertmanagerURL(0), Prometheus: m.PrometheusURL(0), Playbooks: loadPlaybooks()})
+		k.replicas = append(k.replicas, p)
+		urls = append(urls, p.URL)
+	}
+	k.relay.To(urls...)
+}
+
+// faults chooses what happens on the way to the API server: about every third
+// change and every tenth read is disturbed.
+func faults(random *rand.Rand) func(Call) Fault {
+	var mu sync.Mutex
+	return func(c Call) Fault {
+		mu.Lock()
+		defer mu.Unlock()
+		var f Fault
+		n := random.IntN(100)
+		if !c.Change {
+			switch {
+			case n < 5:
+				f.Delay = time.Duration(random.Int64N(int64(300 * time.Millisecond)))
+			case n < 7:
+				f.Cut = CutBefore
+			case n < 8:
+				f.Status = 503
+			case n < 9:
+				f.Status = 500
+			case n < 10:
+				f.Status = 429
+			}
+			return f
+		}
+		switch {
+		case n < 8:
+			f.Cut = CutBefore
+		case n < 16:
+			f.Cut = CutAfter
+		case n < 19:
+			f.Status = 500
+		case n < 22:
+			f.Status, f.Late = 500, true
+		case n < 25:
+			f.Status = 503
+		case n < 28:
+			f.Status, f.Late = 503, true
+		case n < 31:
+			f.Status = 429
+		case n < 34:
+			f.Status = 409
+		}
+		if random.IntN(5) == 0 {
+			f.Delay = time.Duration(random.Int64N(int64(time.Second)))
+		}
+		return f
+	}
+}
+
+// waitForChange waits until the first change is on its way, so that what is
+// killed is at work.
+func (k *trial) waitForChange() {
+	k.t.Helper()
+	ctx, cancel := context.WithTimeout(k.t.Context(), time.Minute)
+	defer cancel()
+	require.NoError(k.t, testcluster.Poll(ctx, func(context.Context) (bool, error) { return len(k.proxy.Calls()) > 0, nil }), "no change was asked for")
+}
+
+// strike kills the process that makes a change, when the trial wants that.
+func (k *trial) strike(c Call, m Moment) {
+	k.mu.Lock()
+	if k.armed != m || c.Event() {
+		k.mu.Unlock()
+		return
+	}
+	k.armed = ""
+	shot := k.shot
+	k.mu.Unlock()
+	defer close(shot)
+	for _, p := range k.replicas {
+		if p.Name() == c.Replica {
+			k.shoot(p, string(m))
+		}
+	}
+}
+
+func (k *trial) shoot(p *Process, how string) {
+	kill := Kill{At: time.Now(), Replica: p.Name(), How: how}
+	if err := p.Kill(); err != nil {
+		k.t.Error(err)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.kills = append(k.kills, kill)
+}
+
+// kill makes one kill and starts what was killed again.
+func (k *trial) kill() {
+	k.t.Helper()
+	moments := []Moment{"", Arrived, Answered}
+	moment := moments[k.random.IntN(len(moments))]
+	wait := 100*time.Millisecond + time.Duration(k.random.Int64N(int64(900*time.Millisecond)))
+	victim := k.replicas[k.random.IntN(len(k.replicas))]
+	shot := make(chan struct{})
+	if moment != "" {
+		k.mu.Lock()
+		k.armed, k.shot = moment, shot
+		k.mu.Unlock()
+		wait = 3 * time.Second
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-shot:
+	case <-timer.C:
+		k.mu.Lock()
+		missed := moment == "" || k.armed == moment
+		k.armed = ""
+		k.mu.Unlock()
+		if missed {
+			k.shoot(victim, "at random")
+		} else {
+			<-shot
+		}
+	}
+	for _, p := range k.replicas {
+		if p.Running() {
+			continue
+		}
+		require.NoError(k.t, p.Restart())
+		if k.random.IntN(4) == 0 {
+			continue // the next kill may come before it is ready
+		}
+		ctx, cancel := context.WithTimeout(k.t.Context(), time.Minute)
+		require.NoError(k.t, p.WaitReady(ctx))
+		cancel()
+	}
+}
+
+// drain waits until nothing is left to do: no trouble, no open episode, no
+// candidate and no run that has not ended, no entry that is not sealed.
+func (k *trial) drain(limit time.Duration) {
+	k.t.Helper()
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(k.t.Context(), limit)
+	defer cancel()
+	for _, p := range k.replicas {
+		require.NoError(k.t, p.WaitReady(ctx))
+	}
+	c, err := client.New(client.Options{Server: k.replicas[0].URL})
+	require.NoError(k.t, err)
+	var b balance
+	why := ""
+	err = testcluster.Poll(ctx, func(ctx context.Context) (bool, error) {
+		if !k.world.quiet() {
+			why = "alerts fire"
+			return false, nil
+		}
+		if err := b.read(ctx, c); err != nil {
+			why = err.Error()
+			return false, nil // the next look may succeed
+		}
+		why = b.String()
+		return b.even(), nil
+	})
+	require.NoError(k.t, err, "not drained within %s: %s", limit, why)
+	k.t.Logf("drained %s after the last kill", time.Since(began).Round(100*time.Millisecond))
+}
+
+// balance counts from the log what has begun and what has ended.
+type balance struct {
+	seq                                          int64
+	opened, closed, candidates, fates, runs, end int
+}
+
+func (b *balance) String() string {
+	return fmt.Sprintf("%d of %d episodes are closed, %d of %d candidates have a fate, %d of %d runs have ended", b.closed, b.opened, b.fates, b.candidates, b.end, b.runs)
+}
+
+func (b *balance) even() bool {
+	return b.opened == b.closed && b.fates >= b.candidates && b.runs == b.end && b.opened > 0
+}
+
+func (b *balance) read(ctx context.Context, c *client.Client) error {
+	for {
+		list, err := c.Log(ctx, store.LogFilter{AfterSeq: b.seq}, client.Page{Limit: 500})
+		if err != nil {
+			return err
+		}
+		for _, en := range list.Items {
+			b.seq = en.Seq
+			switch en.Kind {
+			case journal.EpisodeOpened, journal.EpisodeReopened:
+				b.opened++
+			case journal.EpisodeClosed:
+				b.closed++
+			case journal.CandidateCreated:
+				b.candidates++
+			case journal.RunCreated:
+				b.fates++
+				b.runs++
+			case journal.RunJoined, journal.RunAttached, journal.CandidateEnded:
+				b.fates++
+			case journal.RunEnded:
+				b.end++
+			}
+		}
+		if len(list.Items) == 0 {
+			return nil
+		}
+	}
+}
+
+// account ends the processes in order, reads what they left behind and judges it.
+func (k *trial) account(cluster *testcluster.Cluster) {
+	k.t.Helper()
+	k.relay.To() // Alertmanager keeps what it still has
+	ctx, cancel := context.WithTimeout(k.t.Context(), time.Minute)
+	defer cancel()
+	for _, p := range k.replicas {
+		require.NoError(k.t, p.Terminate(ctx))
+	}
+	s, err := store.Open(ctx, store.Options{DSN: k.dsn})
+	require.NoError(k.t, err)
+	defer s.Close()
+	r := Record{Accepted: k.relay.Accepted(), Answers: k.relay.Answers(), Playbooks: matching(), Calls: k.proxy.Calls(), Faults: k.proxy.Faults(),
+		Kills: k.kills, Alive: k.world.lastSeen()}
+	require.NoError(k.t, r.ReadStore(ctx, s))
+	require.NoError(k.t, r.ReadAudit(cluster, k.proxy.User, k.since))
+	report := Account(r)
+	report.Title = fmt.Sprintf("%s: %d processes on %s, %s", k.t.Name(), len(k.replicas), s.Dialect(), time.Since(k.since).Round(time.Second))
+	report.Publish(k.t)
+}

@@ -1,0 +1,323 @@
+package durability
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/alertmedic/alertmedic/internal/testcluster"
+)
+
+// world are the objects that alerts complain about. An alert ends when the
+// remedy that its name asks for is seen on its object, or when its time is over,
+// as if a person had helped.
+type world struct {
+	cluster    *testcluster.Cluster
+	monitoring *Monitoring
+	ns         string
+	random     *rand.Rand
+	nodes      []string
+
+	mu       sync.Mutex
+	targets  []*target
+	troubles []*trouble
+	rounds   int
+	alive    map[string]time.Time // pod UID to when it was last seen and not terminating
+}
+
+// target is one object, troubled by at most one alert at a time, or by two that
+// compete for its lock.
+type target struct {
+	alert      string
+	deployment string
+	node       string
+	busy       bool
+}
+
+// trouble is one alert.
+type trouble struct {
+	alert  string
+	labels map[string]string
+	since  time.Time
+	target *target
+	healed func(*snapshot) bool
+	flaps  bool // it ends for a moment after a while, and fires again
+}
+
+// snapshot is one look at the namespace and the nodes.
+type snapshot struct {
+	pods        map[string]*corev1.Pod // by name
+	deployments map[string]*appsv1.Deployment
+	nodes       map[string]*corev1.Node
+}
+
+// The alerts of the world, and what remedies them.
+const (
+	alertDelete  = "MedicDelete"  // the pod is another one
+	alertRestart = "MedicRestart" // the pod template was touched
+	alertScale   = "MedicScale"   // the number of replicas is another one
+	alertCordon  = "MedicCordon"  // the node is unschedulable
+	alertLadder  = "MedicLadder"  // only the second rung, a scaling, helps
+	alertBoth    = "MedicBoth"    // two playbooks for one object: pod.delete and workload.restart
+)
+
+func alerts() []string {
+	return []string{alertDelete, alertRestart, alertScale, alertCordon, alertLadder, alertBoth}
+}
+
+// matching says which playbooks must answer each alert.
+func matching() map[string][]string {
+	return map[string][]string{alertDelete: {"delete"}, alertRestart: {"restart"}, alertScale: {"scale"}, alertCordon: {"cordon"},
+		alertLadder: {"ladder"}, alertBoth: {"both-delete", "both-restart"}}
+}
+
+func loadPlaybooks() []string {
+	return []string{
+		playbook("delete", alertDelete, "Workload", "", `
+  - name: delete
+    steps: [{name: look, action: diagnose, continueOnError: true}, {name: delete, action: pod.delete, with: {gracePeriod: 1s}}]
+    verify: {timeout: 20s, stableFor: 1s}`),
+		playbook("restart", alertRestart, "Deployment", "", `
+  - name: restart
+    steps: [{name: restart, action: workload.restart}]
+    verify: {timeout: 20s, stableFor: 1s}`),
+		playbook("scale", alertScale, "Deployment", "", `
+  - name: scale
+    steps: [{name: scale, action: workload.scale, with: {to: "{{ .Labels.replicas }}", max: 3}}]
+    verify: {timeout: 20s, stableFor: 1s}`),
+		playbook("cordon", alertCordon, "Node", "", `
+  - name: cordon
+    steps: [{name: cordon, action: node.cordon}]
+    verify: {timeout: 20s, stableFor: 1s}`),
+		playbook("ladder", alertLadder, "Deployment", "", `
+  - name: restart
+    steps: [{name: look, action: diagnose, continueOnError: true}, {name: restart, action: workload.restart}]
+    verify: {timeout: 2s, stableFor: 1s}
+    onFailure: Keep
+  - name: scale
+    steps: [{name: scale, action: workload.scale, with: {to: "{{ .Labels.replicas }}", max: 3}}]
+    verify: {timeout: 20s, stableFor: 1s}
+    onFailure: Revert`),
+		playbook("both-delete", alertBoth, "Workload", "exclusive: false", `
+  - name: delete
+    steps: [{name: delete, action: pod.delete, with: {gracePeriod: 1s}}]
+    verify: {timeout: 4s, stableFor: 1s}`),
+		playbook("both-restart", alertBoth, "Workload", "exclusive: false", `
+  - name: restart
+    steps: [{name: restart, action: workload.restart}]
+    verify: {timeout: 4s, stableFor: 1s}`),
+	}
+}
+
+func playbook(name, alert, kind, more, remedies string) string {
+	return fmt.Sprintf(`apiVersion: alertmedic.io/v1alpha1
+kind: Playbook
+metadata: {name: %s}
+spec:
+  matchers: [alertname = %s]
+  target: {kind: %s}
+  mode: Auto
+  %s
+  limits: {maxConcurrentRuns: 20}
+  remedies:%s
+`, name, alert, kind, more, remedies)
+}
+
+// newWorld makes each objects for each alert.
+func newWorld(t *testing.T, cluster *testcluster.Cluster, monitoring *Monitoring, each int, random *rand.Rand) *world {
+	t.Helper()
+	w := &world{cluster: cluster, monitoring: monitoring, ns: cluster.Namespace(t), random: random, alive: map[string]time.Time{}}
+	for i := range each {
+		for _, alert := range alerts() {
+			tg := &target{alert: alert}
+			if alert == alertCordon {
+				tg.node = cluster.Node(t, testcluster.NodeOptions{}).Name
+				w.nodes = append(w.nodes, tg.node)
+			} else {
+				tg.deployment = fmt.Sprintf("%s-%d", map[string]string{alertDelete: "delete", alertRestart: "restart", alertScale: "scale", alertLadder: "ladder", alertBoth: "both"}[alert], i)
+				w.deploy(t, tg.deployment)
+			}
+			w.targets = append(w.targets, tg)
+		}
+	}
+	for _, tg := range w.targets {
+		if tg.deployment != "" {
+			require.NoError(t, cluster.WaitDeploymentAvailable(t.Context(), w.ns, tg.deployment))
+		}
+	}
+	return w
+}
+
+func (w *world) deploy(t *testing.T, name string) {
+	t.Helper()
+	labels, one, grace := map[string]string{"app": name}, int32(1), int64(1)
+	_, err := w.cluster.Client().AppsV1().Deployments(w.ns).Create(t.Context(), &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: appsv1.DeploymentSpec{Replicas: &one, Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels},
+				Spec: corev1.PodSpec{TerminationGracePeriodSeconds: &grace, Containers: []corev1.Container{{Name: "app", Image: "app:1"}}}}},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+}
+
+// look reads everything once.
+func (w *world) look(ctx context.Context) (*snapshot, error) {
+	s := &snapshot{pods: map[string]*corev1.Pod{}, deployments: map[string]*appsv1.Deployment{}, nodes: map[string]*corev1.Node{}}
+	pods, err := w.cluster.Client().CoreV1().Pods(w.ns).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	deployments, err := w.cluster.Client().AppsV1().Deployments(w.ns).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	for i := range pods.Items {
+		s.pods[pods.Items[i].Name] = &pods.Items[i]
+	}
+	for i := range deployments.Items {
+		s.deployments[deployments.Items[i].Name] = &deployments.Items[i]
+	}
+	for _, name := range w.nodes {
+		if s.nodes[name], err = w.cluster.Client().CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{}); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// run moves the world on until ctx ends: troubles that are healed end, and up to
+// most() new ones begin.
+func (w *world) run(ctx context.Context, most func() int) error {
+	tick := time.NewTicker(250 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		before := time.Now()
+		s, err := w.look(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := w.turn(ctx, s, before, most()); err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
+}
+
+const patience = 40 * time.Second
+
+func (w *world) turn(ctx context.Context, s *snapshot, at time.Time, most int) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, pod := range s.pods {
+		if pod.DeletionTimestamp == nil {
+			w.alive[string(pod.UID)] = at
+		}
+	}
+	var left []*trouble
+	for _, tr := range w.troubles {
+		age := at.Sub(tr.since)
+		switch {
+		case tr.healed(s) || age > patience:
+			w.monitoring.Resolve(tr.alert, tr.labels)
+			tr.target.busy = false
+			continue
+		case tr.flaps && age > 3*time.Second && age < 5*time.Second:
+			w.monitoring.Resolve(tr.alert, tr.labels)
+		case tr.flaps && age >= 5*time.Second:
+			tr.flaps = false
+			w.monitoring.Fire(tr.alert, tr.labels)
+		}
+		left = append(left, tr)
+	}
+	w.troubles = left
+	for _, i := range w.random.Perm(len(w.targets)) {
+		if len(w.troubles) >= most {
+			break
+		}
+		if tg := w.targets[i]; !tg.busy {
+			if err := w.begin(ctx, s, tg); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (w *world) quiet() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.troubles) == 0
+}
+
+func (w *world) lastSeen() map[string]time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.alive)
+}
+
+// begin makes an alert fire about a target.
+func (w *world) begin(ctx context.Context, s *snapshot, tg *target) error {
+	w.rounds++
+	tr := &trouble{alert: tg.alert, since: time.Now(), target: tg, flaps: w.random.IntN(8) == 0,
+		labels: map[string]string{"round": fmt.Sprint(w.rounds), "shard": fmt.Sprint(w.rounds % 3)}}
+	if tg.node != "" {
+		if s.nodes[tg.node].Spec.Unschedulable {
+			_, err := w.cluster.Client().CoreV1().Nodes().Patch(ctx, tg.node, types.MergePatchType, []byte(`{"spec":{"unschedulable":null}}`), metav1.PatchOptions{})
+			return err // fires when that is seen
+		}
+		tr.labels["node"] = tg.node
+		tr.healed = func(s *snapshot) bool { return s.nodes[tg.node].Spec.Unschedulable }
+	} else {
+		d := s.deployments[tg.deployment]
+		tr.labels["namespace"], tr.labels["deployment"] = w.ns, tg.deployment
+		replicas := *d.Spec.Replicas
+		was := d.Spec.Template.Annotations["alertmedic.io/restart"]
+		switch tg.alert {
+		case alertDelete, alertBoth:
+			pod := podOf(s, tg.deployment)
+			if pod == nil {
+				return nil // later
+			}
+			tr.labels["pod"] = pod.Name
+			tr.healed = func(s *snapshot) bool { return s.pods[pod.Name] == nil || s.pods[pod.Name].UID != pod.UID }
+		case alertRestart:
+			tr.healed = func(s *snapshot) bool {
+				return s.deployments[tg.deployment].Spec.Template.Annotations["alertmedic.io/restart"] != was
+			}
+		default:
+			tr.labels["replicas"] = fmt.Sprint(3 - replicas)
+			tr.healed = func(s *snapshot) bool { return *s.deployments[tg.deployment].Spec.Replicas != replicas }
+		}
+	}
+	tg.busy = true
+	w.monitoring.Fire(tr.alert, tr.labels)
+	w.troubles = append(w.troubles, tr)
+	return nil
+}
+
+// podOf is a running pod of a Deployment, older than the alert will be.
+func podOf(s *snapshot, deployment string) *corev1.Pod {
+	for _, pod := range s.pods {
+		if pod.Labels["app"] == deployment && pod.DeletionTimestamp == nil && testcluster.PodReady(pod) {
+			return pod
+		}
+	}
+	return nil
+}
