@@ -52,6 +52,9 @@ type Options struct {
 	Reload <-chan struct{}
 	// Ready is called once with the address when requests are answered.
 	Ready func(net.Addr)
+	// Limits are those of the HTTP server and the webhook; zero fields mean the
+	// defaults.
+	Limits receiver.Limits
 	// Version is reported in the log and the journal.
 	Version string
 }
@@ -146,6 +149,9 @@ func (a *app) open(ctx context.Context, o Options, cleanups *[]func() error) err
 		return fmt.Errorf("open the store of store.dsn or store.dsnFile: %w", err)
 	}
 	*cleanups = append(*cleanups, a.store.Close)
+	if err := a.store.Announce(ctx, a.owner, presenceTTL); err != nil {
+		return err
+	}
 
 	restConfig := o.Kubernetes
 	if restConfig == nil {
@@ -304,6 +310,8 @@ func (a *app) run(ctx context.Context, reload <-chan struct{}) error {
 	g.Go(func() error { return a.engine.Run(ctx) })
 	g.Go(func() error { return a.deliverer.Run(ctx) })
 	g.Go(func() error { return a.checkpoints(ctx) })
+	g.Go(func() error { return a.presence(ctx) })
+	g.Go(func() error { return a.retention(ctx) })
 	g.Go(func() error {
 		if err := a.kube.Ping(ctx); err != nil && ctx.Err() == nil {
 			a.log.Warn("the cluster does not answer; webhooks are kept, and what they ask for waits until it does: see kubernetes in the configuration", "err", err)

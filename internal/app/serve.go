@@ -17,11 +17,14 @@ import (
 	"github.com/alertmedic/alertmedic/receiver"
 )
 
+// maxScrapes is how many requests for /metrics are answered at a time.
+const maxScrapes = 8
+
 // serve answers requests and works until ctx ends, then stops in order: no new
 // webhooks (503, so Alertmanager keeps them), no new claims, requests under way
 // finish, the workers finish what they hold.
 func (a *app) serve(ctx context.Context, o Options, listener net.Listener) error {
-	hook, err := a.newReceiver()
+	hook, err := a.newReceiver(o.Limits)
 	if err != nil {
 		return err
 	}
@@ -29,11 +32,16 @@ func (a *app) serve(ctx context.Context, o Options, listener net.Listener) error
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: handler, BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) }}
-	receiver.Limits{}.Configure(server)
+	conns, err := newConnections(a.cfg.Listen.MaxConnections, a.registry)
+	if err != nil {
+		return fmt.Errorf("register the metrics of connections: %w", err)
+	}
+	server := &http.Server{Handler: conns.handler(handler, o.Limits.WithDefaults().BodyTimeout), ConnContext: conns.context,
+		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) }}
+	o.Limits.Configure(server)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		err := web.Serve(listener, server, &web.FlagConfig{WebConfigFile: &a.cfg.Listen.WebConfigFile}, a.log)
+		err := web.Serve(conns.listen(listener), server, &web.FlagConfig{WebConfigFile: &a.cfg.Listen.WebConfigFile}, a.log)
 		if errors.Is(err, http.ErrServerClosed) {
 			return nil
 		}
@@ -64,14 +72,14 @@ func (a *app) serve(ctx context.Context, o Options, listener net.Listener) error
 	return err
 }
 
-func (a *app) newReceiver() (*receiver.Receiver, error) {
+func (a *app) newReceiver(limits receiver.Limits) (*receiver.Receiver, error) {
 	sources := map[string]receiver.Source{}
 	for _, s := range a.cfg.Sources {
 		sources[s.Name] = receiver.Source{Name: s.Name, Cluster: cmp.Or(s.Cluster, a.cfg.Cluster), Namespaces: s.Namespaces, Playbooks: s.Playbooks}
 	}
 	return receiver.New(receiver.Options{Accepter: a.store, Authenticator: a.auth, Current: func() receiver.Matcher { return a.playbooks.Current() },
 		Sources: sources, ExpireAfter: a.cfg.Safety.ExpireAfter, OnTruncated: func(string) { a.engine.TriggerResync() },
-		Logger: a.log, Registerer: a.registry})
+		Logger: a.log, Registerer: a.registry, Limits: limits})
 }
 
 // routes mounts everything that is served.
@@ -79,9 +87,11 @@ func (a *app) routes(hook *receiver.Receiver) (http.Handler, error) {
 	r := chi.NewRouter()
 	hook.Routes(r)
 	// Metrics name playbooks and reasons, never objects: open, as is usual.
-	r.Handle("/metrics", promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{Registry: a.registry}))
+	// A scrape asks the store, so few at a time.
+	r.Handle("/metrics", promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{Registry: a.registry, MaxRequestsInFlight: maxScrapes}))
 	people, err := api.New(r, api.Options{Store: a.store, Playbooks: a.playbooks.Current, Auth: a.auth, Logger: a.log, Version: a.version,
-		Reload: func(ctx context.Context) error { _, err := a.Reload(ctx); return err }, Ready: a.checks()})
+		Reload: func(ctx context.Context) error { _, err := a.Reload(ctx); return err }, Ready: a.checks(),
+		Backup: a.backup})
 	if err != nil {
 		return nil, fmt.Errorf("mount the API: %w", err)
 	}

@@ -47,6 +47,10 @@ type Listen struct {
 	// ExternalURL is how people reach the service, for links in reports; "" leaves
 	// links out.
 	ExternalURL string `yaml:"externalURL"`
+	// MaxConnections is how many connections may be open at a time, 2048 by
+	// default. Beyond it, the connection that has owed a request for longest is
+	// closed for the new one, so that slow senders never keep quick ones out.
+	MaxConnections int `yaml:"maxConnections"`
 }
 
 // Source is one authenticated sender of webhooks: an Alertmanager, or the
@@ -132,6 +136,8 @@ type Store struct {
 	// FlapDwell is how long an episode that resolved can be reopened by the same
 	// signal instead of a new one beginning; 2m by default.
 	FlapDwell time.Duration `yaml:"flapDwell"`
+	// Retention says for how long things are kept after they have ended.
+	Retention Retention `yaml:"retention"`
 }
 
 // Playbooks says where playbooks are read.
@@ -274,8 +280,8 @@ type Log struct {
 // and sources have none.
 func Default() *Config {
 	return &Config{
-		Listen:     Listen{Address: "127.0.0.1:9095"},
-		Store:      Store{DSN: "alertmedic.db", FlapDwell: 2 * time.Minute},
+		Listen:     Listen{Address: "127.0.0.1:9095", MaxConnections: 2048},
+		Store:      Store{DSN: "alertmedic.db", FlapDwell: 2 * time.Minute, Retention: Retention{Runs: defaultRetention}},
 		Playbooks:  Playbooks{Paths: []string{"playbooks"}, Watch: true},
 		Kubernetes: Kubernetes{ServiceAccountNamespace: "alertmedic", RequestTimeout: time.Minute, QPS: 20, Burst: 40},
 		Safety: Safety{

@@ -53,6 +53,7 @@ func (d *decoder) validateListen(c *Config) {
 	} else if n == 0 && host == "" {
 		d.addAt("listen.address", `names neither a host nor a port: write both, such as "127.0.0.1:9095"`)
 	}
+	d.positive("listen.maxConnections", c.Listen.MaxConnections, 2048)
 	if c.Listen.ExternalURL != "" {
 		d.httpURL("listen.externalURL", c.Listen.ExternalURL)
 	}
@@ -197,6 +198,7 @@ func (d *decoder) validateStore(c *Config) {
 		d.required("store.dsn", c.Store.DSN, `a SQLite file such as "alertmedic.db", or a postgres:// URL`)
 	}
 	d.lasting("store.flapDwell", c.Store.FlapDwell, "2m")
+	d.validateRetention(c.Store.Retention)
 }
 
 func (d *decoder) validateSafety(c *Config) {
