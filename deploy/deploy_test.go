@@ -232,6 +232,16 @@ func TestInstallationsHoldTogether(t *testing.T) {
 		t.Parallel()
 		require.Len(t, build(t, "manifests/monitoring"), 2)
 	})
+	t.Run("tokenreview", func(t *testing.T) {
+		t.Parallel()
+		objects := build(t, "manifests/tokenreview")
+		require.Len(t, objects, 2)
+		bindings := of[rbacv1.ClusterRoleBinding](objects)
+		require.Len(t, bindings, 1)
+		require.Equal(t, of[rbacv1.ClusterRole](objects)[0].Name, bindings[0].RoleRef.Name)
+		service := of[appsv1.Deployment](build(t, "manifests/sqlite"))[0].Spec.Template.Spec.ServiceAccountName
+		require.Equal(t, []rbacv1.Subject{{Kind: "ServiceAccount", Name: service, Namespace: "alertmedic"}}, bindings[0].Subjects)
+	})
 }
 
 // The accounts that the service may act as are those of the library, and it

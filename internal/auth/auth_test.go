@@ -21,9 +21,10 @@ import (
 	authenticationclient "k8s.io/client-go/kubernetes/typed/authentication/v1"
 
 	"github.com/alertmedic/alertmedic/internal/auth"
+	"github.com/alertmedic/alertmedic/internal/testcluster"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(testcluster.Main(m), testcluster.Ignored()...) }
 
 const (
 	senderToken = "sender-secret-0123456789"
