@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io"
@@ -67,7 +68,7 @@ var postgresDialect = dialect{
 // returns, which is what a 2xx promises.
 func openSQLite(ctx context.Context, loc location, maxOpen int, wrap Wrap) (*sql.DB, *sql.DB, error) {
 	pool := func(txlock string, conns int, extra ...string) (*sql.DB, error) {
-		q := url.Values{"_txlock": {txlock}, "_pragma": append([]string{
+		q := url.Values{"mode": {"rw"}, "_txlock": {txlock}, "_pragma": append([]string{
 			fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()),
 			"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)",
 		}, extra...)}
@@ -80,6 +81,18 @@ func openSQLite(ctx context.Context, loc location, maxOpen int, wrap Wrap) (*sql
 		db.SetMaxOpenConns(conns)
 		db.SetMaxIdleConns(conns)
 		return db, nil
+	}
+	if err := checkLog(loc.file); err != nil {
+		return nil, nil, err
+	}
+	// Made here, and by no connection: one that is opened after the file was
+	// deleted must not put an empty database in its place.
+	f, err := os.OpenFile(loc.file, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open the SQLite file: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return nil, nil, fmt.Errorf("open the SQLite file: %w", err)
 	}
 	writer, err := pool("immediate", 1)
 	if err != nil {
@@ -95,7 +108,7 @@ func openSQLite(ctx context.Context, loc location, maxOpen int, wrap Wrap) (*sql
 	if result != "ok" {
 		return nil, nil, errors.Join(fmt.Errorf("%w: quick_check says: %s", errQuickCheck, result), writer.Close())
 	}
-	reader, err := pool("deferred", max(2, maxOpen), "query_only(1)")
+	reader, err := pool("deferred", max(2, maxOpen)+1, "query_only(1)") // one is the anchor
 	if err != nil {
 		return nil, nil, errors.Join(err, writer.Close())
 	}
@@ -142,7 +155,7 @@ func durableCommits(ctx context.Context, conn *pgx.Conn) error {
 }
 
 func sqliteFault(err error) fault {
-	if errors.Is(err, errQuickCheck) {
+	if errors.Is(err, errQuickCheck) || errors.Is(err, errDamagedLog) {
 		return faultCorrupt
 	}
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
@@ -186,9 +199,9 @@ func postgresFault(err error) fault {
 			return faultFull
 		case pe.Code == "25006":
 			return faultReadOnly
-		case strings.HasPrefix(pe.Code, "XX"):
+		case pe.Code == "XX001" || pe.Code == "XX002":
 			return faultCorrupt
-		case strings.HasPrefix(pe.Code, "08"), strings.HasPrefix(pe.Code, "53"), strings.HasPrefix(pe.Code, "57P"),
+		case pe.Code == "XX000", strings.HasPrefix(pe.Code, "08"), strings.HasPrefix(pe.Code, "53"), strings.HasPrefix(pe.Code, "57P"),
 			strings.HasPrefix(pe.Code, "58"):
 			return faultUnavailable
 		}
@@ -197,7 +210,7 @@ func postgresFault(err error) fault {
 	var ce *pgconn.ConnectError
 	var ne net.Error
 	if errors.As(err, &ce) || errors.As(err, &ne) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) ||
-		errors.Is(err, sql.ErrConnDone) || errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNREFUSED) ||
+		errors.Is(err, sql.ErrConnDone) || errors.Is(err, driver.ErrBadConn) || errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNREFUSED) ||
 		errors.Is(err, os.ErrDeadlineExceeded) || pgconn.Timeout(err) || strings.Contains(err.Error(), "conn closed") {
 		return faultUnavailable
 	}

@@ -36,16 +36,41 @@ func (s *Store) wrap(what string, err error) error {
 			return fmt.Errorf("%s: %w", what, err)
 		}
 	}
-	switch s.dialect.fault(err) {
+	f := s.dialect.fault(err)
+	if s.loc.url != "" {
+		return s.wrapServer(what, f, err)
+	}
+	switch f {
 	case faultBusy:
 		return fmt.Errorf("%s: %w (%s): stop the other process, SQLite serves one only: %w", what, ErrBusy, s.loc.shown, err)
 	case faultCorrupt:
-		return fmt.Errorf("%s: %w", what, s.corrupt(err))
+		err = s.corrupt(err)
+		s.health.found(err)
+		return fmt.Errorf("%s: %w", what, err)
 	case faultFull:
 		return fmt.Errorf("%s: %w: the disk of %s is full, free some space: %w", what, ErrUnavailable, s.loc.shown, err)
 	case faultReadOnly:
-		return fmt.Errorf("%s: %w: %s cannot be written, check the owner and mode of the file and its directory: %w", what, ErrUnavailable, s.loc.shown, err)
+		return fmt.Errorf("%s: %w: %s cannot be written, check the owner and mode of the file and its directory, "+
+			"and whether the file system is mounted read-only: %w", what, ErrUnavailable, s.loc.shown, err)
 	case faultUnavailable, faultRetry:
+		return fmt.Errorf("%s: %w: %s cannot be read or written, look for errors of the disk in the kernel's log (dmesg), and for a limit on the size of files: %w",
+			what, ErrUnavailable, s.loc.shown, err)
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// wrapServer is wrap for what a database server says.
+func (s *Store) wrapServer(what string, f fault, err error) error {
+	switch f {
+	case faultCorrupt:
+		return fmt.Errorf("%s: %w (%s): PostgreSQL reports damaged data; stop all replicas, then restore the server's backup or alertmedic's (alertmedic restore): %w",
+			what, ErrCorrupt, s.loc.shown, err)
+	case faultFull:
+		return fmt.Errorf("%s: %w: the disk of the server of %s is full, free some space there: %w", what, ErrUnavailable, s.loc.shown, err)
+	case faultReadOnly:
+		return fmt.Errorf("%s: %w: %s does not take writes: it is a standby, or default_transaction_read_only is set; "+
+			"lead the DSN to the primary (with several hosts in it, add target_session_attrs=read-write): %w", what, ErrUnavailable, s.loc.shown, err)
+	case faultUnavailable, faultRetry, faultBusy:
 		return fmt.Errorf("%s: %w (%s), check that it runs and can be reached: %w", what, ErrUnavailable, s.loc.shown, err)
 	}
 	return fmt.Errorf("%s: %w", what, err)
@@ -53,9 +78,14 @@ func (s *Store) wrap(what string, err error) error {
 
 // corrupt says that the file is damaged and how to get out of it.
 func (s *Store) corrupt(err error) error {
-	return fmt.Errorf("%w: %s: stop this process, keep a copy of the file, then restore a backup or recover what is readable with "+
-		"`sqlite3 %s .recover | sqlite3 recovered.db`; with the file moved away the service starts with an empty one: %w",
-		ErrCorrupt, s.loc.shown, s.loc.shown, err)
+	if errors.Is(err, errDamagedLog) {
+		return fmt.Errorf("%w: %s: keep a copy of %s and %s-wal, then restore a backup with `alertmedic restore --force`; "+
+			"or give up what was committed after the damage, with `sqlite3 %s 'PRAGMA wal_checkpoint(TRUNCATE)'`, and start again: %w",
+			ErrCorrupt, s.loc.shown, s.loc.shown, s.loc.shown, s.loc.shown, err)
+	}
+	return fmt.Errorf("%w: %s: stop this process, keep a copy of the file, then restore a backup with `alertmedic restore --force`, or recover what is readable with "+
+		"`sqlite3 %s .recover | sqlite3 recovered.db`; to start with an empty database, move %s* away: %w",
+		ErrCorrupt, s.loc.shown, s.loc.shown, s.loc.shown, err)
 }
 
 // notFound turns the absence of a row into ErrNotFound.

@@ -10,4 +10,6 @@ func lockFile(string) (*fileLock, error) {
 	return nil, errors.New("SQLite needs flock, which this operating system lacks: use PostgreSQL")
 }
 
-func (*fileLock) release() error { return nil }
+func (*fileLock) release() error        { return nil }
+func (*fileLock) mark() error           { return nil }
+func (*fileLock) marked() (bool, error) { return false, nil }

@@ -32,6 +32,32 @@ func lockFile(path string) (*fileLock, error) {
 	return &fileLock{f: f}, nil
 }
 
+// lockMark is written into the lock file once there is a database beside it.
+const lockMark = "alertmedic locks this file while it works on the database beside it.\nThat there is text in it says that the database was there.\n"
+
+// mark says that there is a database now; see marked.
+func (l *fileLock) mark() error {
+	if marked, err := l.marked(); marked || err != nil {
+		return err
+	}
+	if _, err := l.f.WriteAt([]byte(lockMark), 0); err != nil {
+		return fmt.Errorf("mark the lock file: %w", err)
+	}
+	if err := l.f.Sync(); err != nil {
+		return fmt.Errorf("mark the lock file: %w", err)
+	}
+	return nil
+}
+
+// marked reports whether there was a database before.
+func (l *fileLock) marked() (bool, error) {
+	info, err := l.f.Stat()
+	if err != nil {
+		return false, fmt.Errorf("look at the lock file: %w", err)
+	}
+	return info.Size() > 0, nil
+}
+
 // release drops the lock. The file stays: removing it would let a third process
 // lock a new file while a second one holds the old.
 func (l *fileLock) release() error {

@@ -37,11 +37,13 @@ type Store struct {
 	db        *sql.DB // writes; on SQLite a single connection
 	read      *sql.DB // reads; the same pool on PostgreSQL
 	lock      *fileLock
+	anchor    *sql.Conn  // of SQLite: see watchFiles
 	clock     *wallClock // nil on PostgreSQL
 	log       *slog.Logger
 	flapDwell time.Duration
 	metrics   *metrics
 	changes   changes
+	health    health
 	// ord orders what is written at the same microsecond. It starts at the time
 	// of the start, so that it ascends across restarts as well.
 	ord atomic.Int64
@@ -72,13 +74,16 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		if s.lock, err = lockFile(loc.file); err != nil {
 			return nil, s.wrap("open the database", err)
 		}
+		if err := s.checkThere(); err != nil {
+			return nil, errors.Join(s.wrap("open the database", err), s.closeFiles())
+		}
 	}
 	if err := s.open(ctx, o); err != nil {
 		return nil, errors.Join(err, s.closeFiles())
 	}
 	if s.lock != nil {
-		if err := s.endLeases(ctx); err != nil {
-			return nil, errors.Join(err, s.closeFiles())
+		if err := errors.Join(s.endLeases(ctx), s.lock.mark(), s.watchFiles(ctx)); err != nil {
+			return nil, errors.Join(s.wrap("open the database", err), s.closeFiles())
 		}
 	}
 	s.workers.Go(s.committer)
@@ -153,6 +158,9 @@ func (s *Store) Close() error {
 
 func (s *Store) closeFiles() error {
 	var errs []error
+	if s.anchor != nil {
+		errs = append(errs, s.anchor.Close())
+	}
 	if s.read != nil && s.read != s.db {
 		errs = append(errs, s.read.Close())
 	}
@@ -170,12 +178,6 @@ func (s *Store) closeFiles() error {
 
 // Dialect is "sqlite" or "postgres".
 func (s *Store) Dialect() string { return s.dialect.name }
-
-// Ping reports whether the database answers.
-func (s *Store) Ping(ctx context.Context) error {
-	var one int
-	return s.wrap("ask the database", s.read.QueryRowContext(ctx, "SELECT 1 FROM clock UNION SELECT 1").Scan(&one))
-}
 
 // Now is the clock by which everything here is timed: the database's on
 // PostgreSQL, on SQLite the wall clock, which never steps backward. It is in

@@ -50,6 +50,7 @@ func (s *Store) inTx(ctx context.Context, what string, fn func(*txn) error) erro
 		}
 	}
 	err = s.wrap(what, err)
+	s.health.wrote(err, s.log)
 	s.metrics.observe(what, time.Since(start), err)
 	return err
 }
@@ -79,6 +80,9 @@ func (s *Store) tryTx(ctx context.Context, fn func(*txn) error) (err error) {
 			ON CONFLICT (id) DO UPDATE SET high_water = excluded.high_water WHERE clock.high_water < excluded.high_water`, micros(t.now)); err != nil {
 			return err
 		}
+	}
+	if err := s.health.writable(); err != nil {
+		return err
 	}
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("commit: %w", err)
