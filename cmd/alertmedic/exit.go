@@ -41,13 +41,14 @@ var (
 func (cl *cli) exitCode(err error) int {
 	var usage *usageError
 	var answer *client.Error
+	var badBackup *badBackupError
 	switch {
 	case err == nil:
 		return exitOK
 	case !cl.started, errors.As(err, &usage):
 		// What cobra refuses before a command starts is the command line's fault.
 		return exitUsage
-	case errors.Is(err, errProblems):
+	case errors.Is(err, errProblems), errors.As(err, &badBackup):
 		return exitProblems
 	case errors.Is(err, errNotFound):
 		return exitNotFound

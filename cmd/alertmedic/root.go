@@ -37,7 +37,7 @@ Exit codes:
   0    success
   1    error
   2    the command line makes no sense
-  3    check found problems
+  3    check, verify or restore found problems in what they were given
   4    not found
   5    refused: not allowed, or in conflict with what is the case
   130  interrupted`
@@ -64,7 +64,8 @@ func (cl *cli) root() *cobra.Command {
 		return &usageError{fmt.Errorf("%w%s", err, suggestFlag(cmd, err))}
 	})
 	root.AddCommand(cl.serveCommand(), cl.checkCommand(), cl.actionsCommand(), cl.runsCommand(), cl.logCommand(),
-		cl.decideCommand(true), cl.decideCommand(false), cl.pauseCommand(), cl.resumeCommand(), cl.versionCommand())
+		cl.decideCommand(true), cl.decideCommand(false), cl.pauseCommand(), cl.resumeCommand(),
+		cl.backupCommand(), cl.restoreCommand(), cl.verifyCommand(), cl.versionCommand())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {
@@ -79,6 +80,10 @@ func (cl *cli) root() *cobra.Command {
 			}
 		case "completion":
 			cmd.Example = "  source <(alertmedic completion bash)"
+			// cobra would print the help for a shell that it does not know, and
+			// call that a success.
+			cmd.Args = noSubcommand
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 			for _, shell := range cmd.Commands() {
 				shell.Example = "  alertmedic completion " + shell.Name() + " > alertmedic." + shell.Name()
 			}

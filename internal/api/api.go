@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -80,6 +81,8 @@ type Options struct {
 	Playbooks func() *playbooks.Set
 	// Reload reads playbooks and tokens again; nil answers that it cannot.
 	Reload func(ctx context.Context) error
+	// Backup writes a snapshot of the database; nil answers that it cannot.
+	Backup func(ctx context.Context, w io.Writer) error
 	// Ready are checked by /-/ready; none means always ready.
 	Ready   []Check
 	Version string // of the service, for the OpenAPI document
@@ -99,6 +102,8 @@ type API struct {
 	streams chan struct{}
 	closed  chan struct{}
 	once    sync.Once
+	// backingUp is held while a backup is taken: one at a time.
+	backingUp sync.Mutex
 }
 
 // New checks the options and adds the endpoints to router.
@@ -135,6 +140,7 @@ func New(router chi.Router, o Options) (*API, error) {
 		a.registerPlaybooks()
 		a.registerPauses()
 		a.registerOperations()
+		a.registerBackup()
 	})
 	return a, nil
 }

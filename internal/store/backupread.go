@@ -33,6 +33,8 @@ type backupReader struct {
 	buf    []byte
 	rows   map[string]int64
 	chain  journal.Verifier
+	// entry gets every sealed entry that follows the one before; nil: nobody.
+	entry func(journal.Entry) error
 }
 
 // backupSink takes what a backup holds. Nothing of it may be kept when the
@@ -198,6 +200,19 @@ func journalColumns(columns []string) (*entryColumnsAt, error) {
 	return at, nil
 }
 
+// BackupEntries hands the sealed entries of a backup's log to entry, in their
+// order, and checks the backup as VerifyBackup does. The entries may be trusted
+// when it returns nil, and up to the last good one when a *journal.ChainError.
+func BackupEntries(r io.Reader, entry func(journal.Entry) error) error {
+	b, err := newBackupReader(r)
+	if err != nil {
+		return err
+	}
+	b.entry = entry
+	_, err = b.read(backupSink{table: func(string, []string) error { return nil }, row: func([]any) error { return nil }})
+	return err
+}
+
 // verify adds a row of the journal to the chain; unsealed entries have no place
 // in it yet.
 func (b *backupReader) verify(at *entryColumnsAt, values []any) error {
@@ -210,6 +225,9 @@ func (b *backupReader) verify(at *entryColumnsAt, values []any) error {
 	}
 	if err := b.chain.Add(e); err != nil {
 		return fmt.Errorf("%w: line %d: its remediation log was tampered with: %w", ErrBadBackup, b.lineNo, err)
+	}
+	if b.entry != nil {
+		return b.entry(e)
 	}
 	return nil
 }

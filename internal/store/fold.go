@@ -2,7 +2,9 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -34,7 +36,9 @@ func (t *txn) fold(ctx context.Context, o Observation, res *AcceptResult) error 
 	var episodeID string
 	var orphanedAt int64
 	if err := t.QueryRowContext(ctx, "SELECT episode_id, orphaned_at FROM signals WHERE source = $1 AND fingerprint = $2",
-		sig.Source, sig.Fingerprint).Scan(&episodeID, &orphanedAt); err != nil {
+		sig.Source, sig.Fingerprint).Scan(&episodeID, &orphanedAt); errors.Is(err, sql.ErrNoRows) {
+		return errRace // retention removed it after lockSignals had seen it
+	} else if err != nil {
 		return fmt.Errorf("read the signal: %w", err)
 	}
 	var ep Episode

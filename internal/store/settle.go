@@ -163,8 +163,8 @@ func (t *txn) closeRestoredEpisodes(ctx context.Context, taken string) (int, err
 		if err := t.exec(ctx, "UPDATE episodes SET is_open = 0, closed_at = $1 WHERE id = $2", micros(t.now), ep.ID); err != nil {
 			return 0, fmt.Errorf("close episode %s: %w", ep.ID, err)
 		}
-		if err := t.exec(ctx, "UPDATE signals SET episode_id = '' WHERE episode_id = $1 AND source = $2 AND fingerprint = $3",
-			ep.ID, ep.Signal.Source, ep.Signal.Fingerprint); err != nil {
+		if err := t.exec(ctx, "UPDATE signals SET episode_id = '', orphaned_at = $4 WHERE episode_id = $1 AND source = $2 AND fingerprint = $3",
+			ep.ID, ep.Signal.Source, ep.Signal.Fingerprint, micros(t.now)); err != nil {
 			return 0, fmt.Errorf("cut the signal of episode %s off: %w", ep.ID, err)
 		}
 		e := ep.entry(journal.EpisodeClosed, t.now)
