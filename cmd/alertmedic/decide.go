@@ -36,9 +36,6 @@ waits again.`
 				return err
 			}
 			if approve && plan == "" {
-				if !yes && !cl.ask {
-					return usagef("nobody can be asked here: name the plan with --plan, or pass --yes")
-				}
 				d, err := c.Run(cmd.Context(), args[0])
 				if err != nil {
 					return err
@@ -46,7 +43,11 @@ waits again.`
 				if d.Approval == nil {
 					return fmt.Errorf("%w: run %s waits for no approval, it is %s", errRefused, d.Run.ID, state(d.Run))
 				}
-				if plan = d.Approval.PlanHash; !yes {
+				plan = d.Approval.PlanHash
+				if !yes && !cl.ask {
+					return usagef("nobody can be asked here: name the plan with --plan, or pass --yes; the plan that waits is %s", plan)
+				}
+				if !yes {
 					fmt.Fprint(cl.err, cl.runText(d))
 					if !cl.confirm("\nApprove this plan?") {
 						return fmt.Errorf("%w: not approved", errRefused)
