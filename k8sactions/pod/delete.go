@@ -5,12 +5,10 @@ import (
 	"fmt"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/alertmedic/alertmedic/internal/action"
-	"github.com/alertmedic/alertmedic/internal/kube"
 	"github.com/alertmedic/alertmedic/k8sactions/contract"
 )
 
@@ -85,10 +83,13 @@ func (Delete) Apply(ctx context.Context, s contract.Session, c contract.Call) (a
 		DryRun:             c.DryRun(),
 	})
 	switch {
-	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
-		return gone(ref), nil // ended, or replaced, between our two calls
 	case err != nil:
-		return action.Result{}, kube.Classify(err, !c.Plan.Request.DryRun)
+		// Ended, or replaced, between our two calls is as good as deleted; any other
+		// conflict says nothing of the kind.
+		if refused := refusal(ref, err, !c.Plan.Request.DryRun); !isGone(refused) {
+			return action.Result{}, refused
+		}
+		return gone(ref), nil
 	case c.Plan.Request.DryRun:
 		return action.Result{Done: true, Message: fmt.Sprintf("the API server would delete pod %s/%s", ref.Namespace, ref.Name)}, nil
 	}
