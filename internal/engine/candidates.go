@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/alertmedic/alertmedic/internal/action"
@@ -22,8 +23,9 @@ func (e *Engine) resolve(ctx context.Context, c store.Candidate) {
 	defer cancel()
 	res, err := e.resolution(ctx, c)
 	if err != nil {
-		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-			return // shutting down: the lease runs out and another worker goes on
+		if errors.Is(ctx.Err(), context.Canceled) {
+			e.giveBack(ctx, c, log)
+			return
 		}
 		now, nerr := e.Store.Now(ctx)
 		if nerr != nil {
@@ -37,6 +39,8 @@ func (e *Engine) resolve(ctx context.Context, c store.Candidate) {
 	switch {
 	case errors.Is(err, store.ErrFenced):
 		log.Info("another worker took the candidate over")
+	case err != nil && errors.Is(ctx.Err(), context.Canceled):
+		e.giveBack(ctx, c, log)
 	case err != nil:
 		log.Error("record the resolution; the lease runs out and it is tried again", "err", err)
 	default:
@@ -45,6 +49,18 @@ func (e *Engine) resolve(ctx context.Context, c store.Candidate) {
 		if out.Created {
 			e.m.started.WithLabelValues(c.Playbook).Inc()
 		}
+	}
+}
+
+// giveBack lets go of a candidate at the stop of this process, so that the next
+// one need not wait for the end of a lease.
+func (e *Engine) giveBack(ctx context.Context, c store.Candidate, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	switch err := e.Store.ReleaseCandidate(ctx, c); {
+	case errors.Is(err, store.ErrFenced): // resolved after all, or another's by now
+	case err != nil:
+		log.Warn("give the candidate back; its lease runs out and another worker goes on", "err", err)
 	}
 }
 

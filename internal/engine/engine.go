@@ -127,7 +127,7 @@ type Options struct {
 type Engine struct {
 	Options
 	m        *metrics
-	compiled sync.Map // playbook hash -> *playbooks.Playbook
+	compiled snapshots
 	resync   chan struct{}
 	leases   *leases
 }
@@ -280,32 +280,6 @@ func (e *Engine) claim(ctx context.Context, slots, freed chan struct{}, workers 
 	}
 	return len(runs)+len(cands) > 0 && free > len(cands), nil
 }
-
-// playbook returns the compiled snapshot of a hash.
-func (e *Engine) playbook(ctx context.Context, hash string) (*playbooks.Playbook, error) {
-	if pb, ok := e.compiled.Load(hash); ok {
-		return pb.(*playbooks.Playbook), nil
-	}
-	doc, err := e.Store.GetPlaybook(ctx, hash)
-	if err != nil {
-		return nil, fmt.Errorf("read the snapshot of the playbook: %w", err)
-	}
-	pb, err := playbooks.Compile(doc, e.Actions)
-	if err != nil {
-		return nil, &snapshotError{err}
-	}
-	e.compiled.Store(hash, pb)
-	return pb, nil
-}
-
-// snapshotError says that this version cannot execute a playbook that an
-// earlier one accepted: no retry helps.
-type snapshotError struct{ err error }
-
-func (e *snapshotError) Error() string {
-	return "compile the snapshot of the playbook: " + e.err.Error()
-}
-func (e *snapshotError) Unwrap() error { return e.err }
 
 // sealLoop gives the journal its order; the store lets one process at a time.
 func (e *Engine) sealLoop(ctx context.Context) error {

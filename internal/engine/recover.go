@@ -65,6 +65,7 @@ func (w *work) unclear(ctx context.Context, s store.Step, message string) error 
 	w.steps[s.Step] = s
 	en := w.stepEntry(journal.StepProgress, s)
 	en.Reason, en.Message = string(action.ReasonUnclear), message+"; the change is looked for"
+	en.Data = seen(s)
 	w.e.m.action(w.run.Playbook, s.Action, "unclear", string(action.ReasonUnclear))
 	w.run.DueAt, w.run.Wait, w.run.Message = w.now.Add(w.e.Backoff), store.WaitRetry, message
 	t := w.transition(en)

@@ -79,7 +79,7 @@ func (w *work) call(ctx context.Context, s store.Step) error {
 	plan.Request.Deadline = s.StartedAt.Add(w.stepTimeoutOf(s))
 	calls, err := w.e.leases.sure(w.held)
 	if err != nil {
-		return w.callFailed(ctx, s, action.Errorf(action.ReasonUnavailable, "nothing was sent: %w", err))
+		return w.callFailed(ctx, s, action.Result{}, action.Errorf(action.ReasonUnavailable, "nothing was sent: %w", err))
 	}
 	cctx, cancel := context.WithTimeout(calls, s.CallDeadline.Sub(w.now))
 	defer cancel()
@@ -87,7 +87,7 @@ func (w *work) call(ctx context.Context, s store.Step) error {
 	res, err := w.e.Actions.Apply(cctx, plan, s.State)
 	w.e.m.actionSeconds.WithLabelValues(s.Action).Observe(time.Since(began).Seconds())
 	if w.now, _ = w.e.clock(ctx, w.now); err != nil {
-		return w.callFailed(ctx, s, err)
+		return w.callFailed(ctx, s, res, err)
 	}
 	if res.Done {
 		return w.stepDone(ctx, s, res)
@@ -152,12 +152,30 @@ func evidenceOf(res action.Result) json.RawMessage {
 	return res.Evidence
 }
 
+// seen is what the last call of a step returned as evidence, for the entry about
+// its failure: which pods a drain could not move, say.
+func seen(s store.Step) json.RawMessage {
+	var res action.Result
+	if len(s.Result) == 0 || unmarshal(s.Result, &res) != nil {
+		return nil
+	}
+	return evidenceOf(res)
+}
+
 // callFailed sorts a failed call: sure that nothing was applied and worth
-// another try, fate unclear, drifted from its plan, or failed.
-func (w *work) callFailed(ctx context.Context, s store.Step, err error) error {
+// another try, fate unclear, drifted from its plan, or failed. What the action
+// returned along with its error is kept: the state for its next tick, and the
+// evidence for the journal.
+func (w *work) callFailed(ctx context.Context, s store.Step, res action.Result, err error) error {
 	var ae *action.Error
 	if !errors.As(err, &ae) {
 		ae = action.Errorf(action.ReasonInternal, "%w", err)
+	}
+	if len(res.State) > 0 {
+		s.State = res.State
+	}
+	if len(res.Evidence) > 0 {
+		s.Result = encode(res)
 	}
 	switch {
 	case ae.Reason == action.ReasonUnclear:
@@ -183,7 +201,11 @@ func (w *work) retryStep(ctx context.Context, s store.Step, ae *action.Error) er
 	if changed {
 		en := w.stepEntry(journal.StepProgress, s)
 		en.Reason, en.Message = string(ae.Reason), ae.Message
-		en.Data = encode(map[string]any{"retry": s.Retries, "dueAt": w.run.DueAt})
+		data := map[string]any{"retry": s.Retries, "dueAt": w.run.DueAt}
+		if ev := seen(s); ev != nil {
+			data["evidence"] = ev
+		}
+		en.Data = encode(data)
 		entries = append(entries, en)
 	}
 	w.e.m.action(w.run.Playbook, s.Action, "retried", string(ae.Reason))
@@ -203,6 +225,7 @@ func (w *work) replan(ctx context.Context, s store.Step, ae *action.Error) error
 	}
 	en := w.stepEntry(journal.StepFailed, s)
 	en.Outcome, en.Reason, en.Message = "replan", string(ae.Reason), ae.Message+"; the remedy is planned again"
+	en.Data = seen(s)
 	s.Status, s.Reason, s.Message = store.StepPlanned, string(ae.Reason), ae.Message
 	w.steps[s.Step] = s
 	w.st.Replans++
@@ -228,6 +251,7 @@ func (w *work) failStep(ctx context.Context, s store.Step, reason action.Reason,
 	w.steps[s.Step] = s
 	en := w.stepEntry(journal.StepFailed, s)
 	en.Outcome, en.Reason, en.Message = "failed", string(reason), message
+	en.Data = seen(s)
 	w.e.m.action(w.run.Playbook, s.Action, "failed", string(reason))
 	if def := w.stepDef(s); def != nil && def.ContinueOnError {
 		en.Message += "; continueOnError lets the remedy go on"
@@ -326,9 +350,8 @@ func (w *work) simulate(ctx context.Context) error {
 			if err != nil {
 				en.Outcome, en.Reason, en.Message = "would-fail", string(action.ReasonOf(err)), err.Error()
 				failed = err.Error()
-			} else {
-				en.Data = evidenceOf(res)
 			}
+			en.Data = evidenceOf(res)
 		}
 		s.Status, s.EndedAt, s.Message, s.Reason = store.StepSimulated, w.now, en.Message, en.Reason
 		w.steps[i] = s

@@ -46,6 +46,7 @@ type world struct {
 
 	apply   func(plan action.Plan, n int) (action.Result, error)
 	hang    func(ctx context.Context) error // what a call does before all else
+	onState func(state []byte)              // is shown what Apply gets
 	observe func(plan action.Plan) (action.Observation, error)
 	planner func(req action.Request) (action.Plan, error)
 	reverts func(plan action.Plan) (action.Result, error)
@@ -92,7 +93,10 @@ func (w *world) Plan(_ context.Context, req action.Request) (action.Plan, error)
 	return action.Plan{Request: req, Summary: req.Action + " " + req.Target.String(), Changes: []action.FieldChange{{Object: req.Target.Ref, Path: "/x"}}}, nil
 }
 
-func (w *world) Apply(ctx context.Context, plan action.Plan, _ []byte) (action.Result, error) {
+func (w *world) Apply(ctx context.Context, plan action.Plan, state []byte) (action.Result, error) {
+	if w.onState != nil {
+		w.onState(state)
+	}
 	what := plan.Request.Action + " " + plan.Request.Target.String()
 	if plan.Request.DryRun {
 		w.dryRuns = append(w.dryRuns, what)

@@ -67,6 +67,21 @@ func (s *Store) ClaimCandidates(ctx context.Context, owner string, ttl time.Dura
 	return out, nil
 }
 
+// ReleaseCandidate gives a claim back that its worker cannot carry on with: the
+// candidate can be claimed again at once. The error wraps ErrFenced when the
+// claim was lost, or the candidate has met its fate.
+func (s *Store) ReleaseCandidate(ctx context.Context, c Candidate) error {
+	return s.inTx(ctx, "give the candidate back", func(t *txn) error {
+		t.wakes = true
+		n, err := t.affected(ctx, "UPDATE candidates SET lease_owner = '', lease_until = 0 WHERE id = $1 AND phase = 'queued' AND lease_owner = $2 AND lease_epoch = $3 AND lease_owner <> ''",
+			c.ID, c.Lease.Owner, c.Lease.Epoch)
+		if err == nil && n == 0 {
+			return fmt.Errorf("candidate %s: %w", c.ID, ErrFenced)
+		}
+		return err
+	})
+}
+
 func claimOrder(a, b Candidate) int {
 	if c := a.DueAt.Compare(b.DueAt); c != 0 {
 		return c

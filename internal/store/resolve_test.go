@@ -259,3 +259,21 @@ func TestResolutionIsFencedAndChecked(t *testing.T) {
 		require.Equal(t, []any{journal.CandidateEnded, "failed", "gone", "why", again.ID}, []any{last.Kind, last.Outcome, last.Reason, last.Message, last.CandidateID})
 	})
 }
+
+// A claim that is given back can be claimed again at once; one that was lost, or
+// whose candidate has met its fate, cannot be given back.
+func TestReleasedCandidateIsClaimedAgainAtOnce(t *testing.T) {
+	contract(t, func(t *testing.T, f *fixture) {
+		f.accept(t, firing("x", playbook("a", 0)))
+		first := f.candidates(t, 1)[0]
+		none, err := f.ClaimCandidates(tctx, "other", time.Minute, 1)
+		require.NoError(t, err)
+		require.Empty(t, none)
+		require.NoError(t, f.ReleaseCandidate(tctx, first))
+		second := f.candidates(t, 1)[0]
+		require.Equal(t, first.ID, second.ID)
+		require.ErrorIs(t, f.ReleaseCandidate(tctx, first), store.ErrFenced, "claimed by another since")
+		f.resolve(t, second, deployment("web"))
+		require.ErrorIs(t, f.ReleaseCandidate(tctx, second), store.ErrFenced, "resolved since")
+	})
+}
