@@ -271,12 +271,9 @@ func (k *trial) drain(limit time.Duration) {
 			why = "alerts fire"
 			return false, nil
 		}
-		if err := b.read(ctx, c); err != nil {
-			why = err.Error()
-			return false, nil // the next look may succeed
-		}
-		why = b.String()
-		return b.even(), nil
+		err := b.read(ctx, c)
+		why = fmt.Sprint(b.String(), ", read: ", err)
+		return err == nil && b.even(), nil
 	})
 	require.NoError(k.t, err, "not drained within %s: %s", limit, why)
 	k.t.Logf("drained %s after the last kill", time.Since(began).Round(100*time.Millisecond))
@@ -338,10 +335,20 @@ func (k *trial) account(cluster *testcluster.Cluster) {
 	s, err := store.Open(ctx, store.Options{DSN: k.dsn})
 	require.NoError(k.t, err)
 	defer s.Close()
+	// What the last process wrote as it stopped is sealed by the next, once the
+	// lease of the sealer before has run out.
+	require.NoError(k.t, testcluster.Poll(ctx, func(ctx context.Context) (bool, error) {
+		if _, err := s.Seal(ctx, "accountant"); err != nil {
+			return false, err
+		}
+		n, _, err := s.Unsealed(ctx)
+		return n == 0, err
+	}))
 	r := Record{Accepted: k.relay.Accepted(), Answers: k.relay.Answers(), Playbooks: matching(), Calls: k.proxy.Calls(), Faults: k.proxy.Faults(),
 		Kills: k.kills, Alive: k.world.lastSeen()}
 	require.NoError(k.t, r.ReadStore(ctx, s))
 	require.NoError(k.t, r.ReadAudit(cluster, k.proxy.User, k.since))
+	r.Keep(k.t)
 	report := Account(r)
 	report.Title = fmt.Sprintf("%s: %d processes on %s, %s", k.t.Name(), len(k.replicas), s.Dialect(), time.Since(k.since).Round(time.Second))
 	report.Publish(k.t)

@@ -208,10 +208,13 @@ func LaunchProcess(t testing.TB, o Options) *Process {
 	return p
 }
 
+// envKeep names a folder for the logs of failed tests and for records.
+const envKeep = "ALERTMEDIC_KEEP_LOGS"
+
 // keepLog copies the log of a failed test to the folder that
 // ALERTMEDIC_KEEP_LOGS names, if it does.
 func keepLog(t testing.TB, p *testcluster.Process) {
-	dir := os.Getenv("ALERTMEDIC_KEEP_LOGS")
+	dir := os.Getenv(envKeep)
 	if dir == "" {
 		return
 	}

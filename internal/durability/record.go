@@ -4,7 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
+	"testing"
 	"time"
 
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
@@ -65,6 +68,23 @@ func (m Mutation) Applied() bool { return m.Code >= 200 && m.Code < 300 }
 func (m Mutation) String() string {
 	return fmt.Sprintf("%s %s %s/%s (uid %s) at %s: %d, run %q, step %q, audit id %s",
 		m.Verb, m.Resource, m.Namespace, m.Name, m.UID, stamp(m.At), m.Code, m.Run, m.Step, m.ID)
+}
+
+// Keep writes the record as JSON into the folder that ALERTMEDIC_KEEP_LOGS
+// names, if it does, for a look at what the report only counts.
+func (r *Record) Keep(t testing.TB) {
+	t.Helper()
+	dir := os.Getenv(envKeep)
+	if dir == "" {
+		return
+	}
+	data, err := json.MarshalIndent(r, "", " ")
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, strings.ReplaceAll(t.Name(), "/", "_")+".json"), data, 0o600)
+	}
+	if err != nil {
+		t.Log(err)
+	}
 }
 
 // ReadStore adds what the store holds. Nothing may be working on it any more.

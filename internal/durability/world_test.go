@@ -86,19 +86,19 @@ func loadPlaybooks() []string {
 		playbook("delete", alertDelete, "Workload", "", `
   - name: delete
     steps: [{name: look, action: diagnose, continueOnError: true}, {name: delete, action: pod.delete, with: {gracePeriod: 1s}}]
-    verify: {timeout: 20s, stableFor: 1s}`),
+    verify: {timeout: 8s, stableFor: 1s}`),
 		playbook("restart", alertRestart, "Deployment", "", `
   - name: restart
     steps: [{name: restart, action: workload.restart}]
-    verify: {timeout: 20s, stableFor: 1s}`),
+    verify: {timeout: 8s, stableFor: 1s}`),
 		playbook("scale", alertScale, "Deployment", "", `
   - name: scale
     steps: [{name: scale, action: workload.scale, with: {to: "{{ .Labels.replicas }}", max: 3}}]
-    verify: {timeout: 20s, stableFor: 1s}`),
+    verify: {timeout: 8s, stableFor: 1s}`),
 		playbook("cordon", alertCordon, "Node", "", `
   - name: cordon
     steps: [{name: cordon, action: node.cordon}]
-    verify: {timeout: 20s, stableFor: 1s}`),
+    verify: {timeout: 8s, stableFor: 1s}`),
 		playbook("ladder", alertLadder, "Deployment", "", `
   - name: restart
     steps: [{name: look, action: diagnose, continueOnError: true}, {name: restart, action: workload.restart}]
@@ -106,7 +106,7 @@ func loadPlaybooks() []string {
     onFailure: Keep
   - name: scale
     steps: [{name: scale, action: workload.scale, with: {to: "{{ .Labels.replicas }}", max: 3}}]
-    verify: {timeout: 20s, stableFor: 1s}
+    verify: {timeout: 8s, stableFor: 1s}
     onFailure: Revert`),
 		playbook("both-delete", alertBoth, "Workload", "exclusive: false", `
   - name: delete
@@ -220,7 +220,12 @@ func (w *world) run(ctx context.Context, most func() int) error {
 	}
 }
 
-const patience = 40 * time.Second
+// patience is how long an alert fires that no remedy ends, and the shorter one
+// is for when nothing new begins.
+const (
+	patience     = 20 * time.Second
+	lastPatience = 5 * time.Second
+)
 
 func (w *world) turn(ctx context.Context, s *snapshot, at time.Time, most int) error {
 	w.mu.Lock()
@@ -230,11 +235,15 @@ func (w *world) turn(ctx context.Context, s *snapshot, at time.Time, most int) e
 			w.alive[string(pod.UID)] = at
 		}
 	}
+	patient := patience
+	if most == 0 {
+		patient = lastPatience
+	}
 	var left []*trouble
 	for _, tr := range w.troubles {
 		age := at.Sub(tr.since)
 		switch {
-		case tr.healed(s) || age > patience:
+		case tr.healed(s) || age > patient:
 			w.monitoring.Resolve(tr.alert, tr.labels)
 			tr.target.busy = false
 			continue
