@@ -16,6 +16,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 
 	"github.com/alertmedic/alertmedic/internal/api/client"
 	"github.com/alertmedic/alertmedic/internal/config"
@@ -32,6 +33,19 @@ type service struct {
 	url     string
 	client  *client.Client
 	slack   *slackAPI
+	watch   *testcluster.Monitoring
+	surroundings
+	sources string // the configuration's, YAML
+}
+
+// surroundings say what is unlike the usual around a service.
+type surroundings struct {
+	monitoring testcluster.MonitoringOptions
+	// reach returns the address at which the service finds one of the monitoring's.
+	reach func(url string) string
+	// kubernetes is how it finds the API server.
+	kubernetes *rest.Config
+	tuning     string // more of the configuration, YAML
 }
 
 const crashPlaybook = `apiVersion: alertmedic.io/v1alpha1
@@ -53,6 +67,11 @@ spec:
 // replicas as there are data sources, each of which gets every webhook.
 func start(t *testing.T, playbook string, dsn ...string) *service {
 	t.Helper()
+	return startIn(t, surroundings{}, playbook, dsn...)
+}
+
+func startIn(t *testing.T, in surroundings, playbook string, dsn ...string) *service {
+	t.Helper()
 	cluster := testcluster.Shared(t)
 	ns := cluster.Namespace(t)
 	if len(dsn) == 0 {
@@ -68,16 +87,33 @@ func start(t *testing.T, playbook string, dsn ...string) *service {
 	}
 	rules, err := os.ReadFile("../../rules/pods.yaml")
 	require.NoError(t, err)
-	watch, err := cluster.StartMonitoring(t.Context(), testcluster.MonitoringOptions{
-		Rules: testcluster.HurryRules(string(rules)), Namespaces: []string{ns},
-		AlertmanagerConfig: "route: {receiver: alertmedic, group_by: [namespace], group_wait: 500ms, group_interval: 1s, repeat_interval: 5s}\n" +
-			"receivers:\n- name: alertmedic\n  webhook_configs:\n" + hooks,
-	})
+	monitoring := in.monitoring
+	monitoring.Prometheuses, monitoring.Alertmanagers = max(1, monitoring.Prometheuses), max(1, monitoring.Alertmanagers)
+	monitoring.Rules, monitoring.Namespaces = testcluster.HurryRules(string(rules)), []string{ns}
+	monitoring.AlertmanagerConfig = "route: {receiver: alertmedic, group_by: [namespace], group_wait: 500ms, group_interval: 1s, repeat_interval: 5s}\n" +
+		"receivers:\n- name: alertmedic\n  webhook_configs:\n" + hooks
+	watch, err := cluster.StartMonitoring(t.Context(), monitoring)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, watch.Stop()) })
-	s := &service{cluster: cluster, ns: ns, slack: newSlackAPI(t)}
+	s := &service{cluster: cluster, ns: ns, slack: newSlackAPI(t), watch: watch, surroundings: in}
+	if s.kubernetes == nil {
+		s.kubernetes = cluster.RESTConfig()
+	}
+	urls := func(n int, url func(int) string) string {
+		var out []string
+		for i := range n {
+			at := url(i)
+			if s.reach != nil {
+				at = s.reach(at)
+			}
+			out = append(out, fmt.Sprintf("{url: %q}", at))
+		}
+		return strings.Join(out, ", ")
+	}
+	s.sources = fmt.Sprintf("- {name: am, alertmanagers: [%s], prometheuses: [%s]}", urls(monitoring.Alertmanagers, watch.AlertmanagerURL),
+		urls(monitoring.Prometheuses, watch.PrometheusURL))
 	for i, l := range listeners {
-		s.replica(t, playbook, dsn[i], l, watch)
+		s.replica(t, playbook, dsn[i], l)
 	}
 	s.url = "http://" + listeners[0].Addr().String()
 	s.client, err = client.New(client.Options{Server: s.url})
@@ -86,7 +122,7 @@ func start(t *testing.T, playbook string, dsn ...string) *service {
 }
 
 // replica runs one process's worth of the service.
-func (s *service) replica(t *testing.T, playbook, dsn string, listener net.Listener, watch *testcluster.Monitoring) {
+func (s *service) replica(t *testing.T, playbook, dsn string, listener net.Listener) {
 	t.Helper()
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "playbook.yaml"), []byte(playbook), 0o600))
@@ -95,18 +131,19 @@ func (s *service) replica(t *testing.T, playbook, dsn string, listener net.Liste
 cluster: test
 listen: {address: %q}
 sources:
-- {name: am, alertmanagers: [{url: %q}], prometheuses: [{url: %q}]}
+%s
 store: {dsn: %q}
 playbooks: {paths: [playbook.yaml]}
 notify: {slack: {tokenFile: slack.token, channel: "#oncall", apiURL: %q}}
-`, listener.Addr(), watch.AlertmanagerURL(0), watch.PrometheusURL(0), dsn, s.slack.URL+"/api"))
+%s
+`, listener.Addr(), s.sources, dsn, s.slack.URL+"/api", s.tuning))
 	require.NoError(t, err)
 
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	go func() {
 		ended <- Run(ctx, Options{Config: cfg, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Registry: prometheus.NewRegistry(),
-			Kubernetes: s.cluster.RESTConfig(), Listener: listener, Ready: func(net.Addr) { close(ready) }})
+			Kubernetes: s.kubernetes, Listener: listener, Ready: func(net.Addr) { close(ready) }})
 	}()
 	t.Cleanup(func() {
 		cancel()

@@ -18,8 +18,9 @@ import (
 // Alertmanager that sends nothing anywhere.
 type MonitoringOptions struct {
 	// Prometheuses and Alertmanagers are how many of each; 1 by default. More
-	// than one Prometheus: each has the external label replica, dropped from
-	// alerts, as the operator does. More than one Alertmanager: they gossip.
+	// than one Prometheus: each has the external label prometheus_replica, dropped
+	// from alerts, as the operator does, and evaluates Rules at a moment of its own.
+	// More than one Alertmanager: they gossip.
 	Prometheuses, Alertmanagers int
 	// NoGossip keeps several Alertmanagers apart, as in a split network.
 	NoGossip bool

@@ -54,7 +54,13 @@ func (m *Monitoring) writePrometheusConfig(i int) (string, error) {
 		rules = append(rules, path)
 	}
 	if o.Rules != "" {
-		path := filepath.Join(dir, "rules.yml")
+		// When in an interval a group is evaluated depends on its file's path. A file
+		// for each lets replicas drift, as those do that are not of one age.
+		name := "rules.yml"
+		if i > 0 {
+			name = "rules-" + strconv.Itoa(i) + ".yml"
+		}
+		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, []byte(o.Rules), 0o644); err != nil {
 			return "", err
 		}
