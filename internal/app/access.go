@@ -84,10 +84,14 @@ func (r reporter) Messages(rep engine.Report) []store.Message {
 // emitter lends kube's Events to the notifier.
 type emitter struct{ kube *kube.Client }
 
-func (e emitter) EmitEvent(ctx context.Context, t action.Target, eventType, reason, message, runID string) error {
-	// Best effort: kube logs a failure, and a target that is gone takes no Event.
-	e.kube.EmitEvent(ctx, t, eventType, reason, message, runID)
-	return nil
+func (e emitter) EmitEvent(ctx context.Context, id string, r notify.EventReport) error {
+	err := e.kube.EmitEvent(ctx, kube.Event{ID: id, Target: r.Target, Type: r.Type, Reason: r.Reason, Message: r.Message, RunID: r.RunID, At: r.At})
+	switch action.ReasonOf(err) {
+	case action.ReasonGone, action.ReasonTerminating, action.ReasonInvalid:
+		// The namespace is gone or going, or the API server will never take it.
+		return &notify.PermanentError{Err: err}
+	}
+	return err
 }
 
 // values lends the store's small values to the notifier.

@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -27,22 +29,35 @@ const (
 	maxName   = 253
 )
 
-// EmitEvent reports on the target with a Kubernetes Event of that type (Normal
-// or Warning), as alertmedic itself. It is best effort: a failure is logged and
-// changes nothing. reason is CamelCase; message is cut at 1024 bytes.
-func (c *Client) EmitEvent(ctx context.Context, target action.Target, eventType, reason, message, runID string) {
-	if target.IsZero() {
-		return
-	}
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	event := c.event(target, eventType, reason, message, runID)
-	if _, err := c.own.typed.EventsV1().Events(event.Namespace).Create(ctx, event, metav1.CreateOptions{}); err != nil {
-		c.log.WarnContext(ctx, "no Event was written", "target", target.Ref.String(), "reason", reason, "error", err)
-	}
+// Event reports on a target, as `kubectl get events` shows it.
+type Event struct {
+	// ID is the same at every try to write the Event, which is made once only. It
+	// becomes a part of the Event's name: lower case letters, digits and dashes.
+	ID      string
+	Target  action.Target
+	Type    string // Normal or Warning; Normal for any other
+	Reason  string // CamelCase
+	Message string // cut at 1024 bytes
+	RunID   string
+	At      time.Time // when it happened; zero means now
 }
 
-func (c *Client) event(target action.Target, eventType, reason, message, runID string) *eventsv1.Event {
+// EmitEvent writes an Event as alertmedic itself. One that is there already, from
+// a try whose answer was lost, is a success. An error is an *action.Error.
+func (c *Client) EmitEvent(ctx context.Context, e Event) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	event := c.event(e)
+	_, err := c.own.typed.EventsV1().Events(event.Namespace).Create(ctx, event, metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		// Not "sent": sending it again does no harm.
+		return fmt.Errorf("kube: write the Event %s on %s: %w", e.Reason, e.Target.Ref, Classify(err, false))
+	}
+	return nil
+}
+
+func (c *Client) event(e Event) *eventsv1.Event {
+	target, eventType, reason, message := e.Target, e.Type, e.Reason, e.Message
 	namespace := target.Namespace
 	if namespace == "" {
 		namespace = metav1.NamespaceDefault // where Events on cluster-scoped objects belong
@@ -57,8 +72,11 @@ func (c *Client) event(target action.Target, eventType, reason, message, runID s
 	if instance == "" {
 		instance = "alertmedic"
 	}
-	now := c.now()
-	suffix := fmt.Sprintf(".%x", now.UnixNano())
+	at := e.At
+	if at.IsZero() {
+		at = c.now()
+	}
+	suffix := "." + e.ID
 	apiVersion := "v1"
 	if gvr, ok := resources[target.Kind]; ok {
 		apiVersion = gvr.GroupVersion().String()
@@ -67,9 +85,9 @@ func (c *Client) event(target action.Target, eventType, reason, message, runID s
 		ObjectMeta: metav1.ObjectMeta{
 			Name:        truncateName(target.Name, maxName-len(suffix)) + suffix,
 			Namespace:   namespace,
-			Annotations: map[string]string{RunAnnotation: runID},
+			Annotations: map[string]string{RunAnnotation: e.RunID},
 		},
-		EventTime:           metav1.NewMicroTime(now),
+		EventTime:           metav1.NewMicroTime(at),
 		ReportingController: eventController,
 		ReportingInstance:   truncate(instance, maxReason),
 		Action:              eventAction,

@@ -180,7 +180,10 @@ func TestEmitEvent(t *testing.T) {
 	for len(long) < 5000 {
 		long = append(long, "ä"...)
 	}
-	w.client.EmitEvent(ctx, target, "Warning", "RemediationFailed", string(long), "run-1")
+	at := time.Now().Add(-time.Hour).Truncate(time.Second)
+	event := Event{ID: "0197-event", Target: target, Type: "Warning", Reason: "RemediationFailed", Message: string(long), RunID: "run-1", At: at}
+	require.NoError(t, w.client.EmitEvent(ctx, event))
+	require.NoError(t, w.client.EmitEvent(ctx, event), "the answer to the first try may have been lost")
 	events, err := w.api.EventsV1().Events(w.ns).List(ctx, metav1.ListOptions{FieldSelector: "reason=RemediationFailed"})
 	require.NoError(t, err)
 	require.Len(t, events.Items, 1)
@@ -192,7 +195,11 @@ func TestEmitEvent(t *testing.T) {
 	require.Equal(t, "alertmedic-0", e.ReportingInstance)
 	require.LessOrEqual(t, len(e.Note), 1024)
 
-	severed(t).EmitEvent(ctx, target, "Normal", "Healed", "well", "run-1") // best effort: no panic, no error
+	require.True(t, e.EventTime.Time.Equal(at), "when it happened, not when it could be written: %s", e.EventTime)
+
+	require.Equal(t, action.ReasonUnavailable, action.ReasonOf(severed(t).EmitEvent(ctx, event)))
+	event.ID, event.Target.Namespace = "0197-other", "nowhere-"+w.ns
+	require.Equal(t, action.ReasonGone, action.ReasonOf(w.client.EmitEvent(ctx, event)), "no such namespace")
 }
 
 func TestTruncate(t *testing.T) {

@@ -34,6 +34,12 @@ type Sender interface {
 	Send(ctx context.Context, m store.Message) (Result, error)
 }
 
+// Impatient is a Sender that says itself when a message that failed is given up;
+// for others MaxAttempts does.
+type Impatient interface {
+	GiveUp(m store.Message, now time.Time) bool
+}
+
 // PermanentError says that trying again cannot help.
 type PermanentError struct{ Err error }
 
@@ -73,7 +79,8 @@ type Options struct {
 	// Poll is the longest time until a due message is noticed; default 1s.
 	Poll time.Duration
 	// MaxAttempts is after how many failures a message is given up; default 12,
-	// which the back-off stretches over about half an hour.
+	// which the back-off stretches over about half an hour. A Sender that is
+	// Impatient decides itself.
 	MaxAttempts int
 	// Backoff is the first delay, doubled up to MaxBackoff; defaults 1s and 10m.
 	Backoff, MaxBackoff time.Duration
@@ -238,7 +245,11 @@ func (d *Deliverer) delivered(ctx context.Context, s Sender, m store.Message, re
 
 func (d *Deliverer) failed(ctx context.Context, s Sender, m store.Message, err error) time.Time {
 	var permanent *PermanentError
-	giveUp := errors.As(err, &permanent) || m.Attempts >= d.MaxAttempts
+	giveUp := m.Attempts >= d.MaxAttempts
+	if i, ok := s.(Impatient); ok {
+		giveUp = i.GiveUp(m, d.Now())
+	}
+	giveUp = giveUp || errors.As(err, &permanent)
 	retryAt := d.Now().Add(d.delay(m.Attempts))
 	log, outcome := d.Logger.Warn, outcomeRetried
 	if giveUp {

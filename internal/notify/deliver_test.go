@@ -187,13 +187,37 @@ func TestNewDeliverer_missing(t *testing.T) {
 type emitter struct {
 	err  error
 	got  []string
+	ids  []string
 	last action.Target
 }
 
-func (e *emitter) EmitEvent(_ context.Context, target action.Target, eventType, reason, message, runID string) error {
-	e.got = append(e.got, eventType+" "+reason+" "+message+" "+runID)
-	e.last = target
+func (e *emitter) EmitEvent(_ context.Context, id string, r notify.EventReport) error {
+	e.got = append(e.got, r.Type+" "+r.Reason+" "+r.Message+" "+r.RunID)
+	e.ids = append(e.ids, id)
+	e.last = r.Target
 	return e.err
+}
+
+// An Event is tried for hours, however often that is, and then given up; a crash
+// or a lost answer has it written under the same id again.
+func TestEventsAreTriedForHoursAndNoLonger(t *testing.T) {
+	t.Parallel()
+	e := &emitter{err: errors.New("the API server is away")}
+	r := notify.Reporter{Events: true}
+	u := update(journal.StepIntent, "delete pod shop/web-1")
+	for _, tt := range []struct {
+		age  time.Duration
+		says string
+	}{{notify.EventPatience - time.Second, "failed "}, {notify.EventPatience + time.Second, "gave up "}} {
+		u.At = at.Add(-tt.age)
+		m := r.Messages(u)[0]
+		m.Attempts = 500
+		o := newOutbox(m)
+		deliver(t, o, 1, &notify.EventSender{Emitter: e})
+		require.Len(t, o.log, 1)
+		require.True(t, strings.HasPrefix(o.log[0], tt.says+m.ID+": "), o.log[0])
+		require.Equal(t, m.ID, e.ids[len(e.ids)-1])
+	}
 }
 
 // The Events of a run reach its target, each with type and reason.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/alertmedic/alertmedic/internal/action"
 	"github.com/alertmedic/alertmedic/internal/journal"
 	"github.com/alertmedic/alertmedic/internal/store"
 )
@@ -25,7 +24,7 @@ const maxEventMessage = 1024
 
 // eventOf returns the Event that an update is worth, if any.
 func eventOf(u Update) (EventReport, bool) {
-	e := EventReport{RunID: u.Run.ID, Target: u.Run.Target, Type: "Normal"}
+	e := EventReport{RunID: u.Run.ID, Target: u.Run.Target, Type: "Normal", At: u.At.UTC()}
 	text := u.Message
 	if text == "" {
 		text = u.Run.Message
@@ -56,10 +55,15 @@ func eventOf(u Update) (EventReport, bool) {
 }
 
 // EventEmitter writes a Kubernetes Event on the target; the kube package's
-// client is one.
+// client is one. id is the same at each try: writing it again does nothing. What
+// no try can mend is a PermanentError.
 type EventEmitter interface {
-	EmitEvent(ctx context.Context, target action.Target, eventType, reason, message, runID string) error
+	EmitEvent(ctx context.Context, id string, e EventReport) error
 }
+
+// EventPatience is for how long an Event is tried: the API server's own ones are
+// gone after an hour, and an outage of the night should still be told.
+const EventPatience = 3 * time.Hour
 
 // EventSender delivers the messages of ChannelEvent.
 type EventSender struct {
@@ -68,6 +72,16 @@ type EventSender struct {
 
 // Channel returns ChannelEvent.
 func (s *EventSender) Channel() string { return ChannelEvent }
+
+// GiveUp implements Impatient: by age and not by the number of tries, so that an
+// API server which is away for a while costs no Event.
+func (s *EventSender) GiveUp(m store.Message, now time.Time) bool {
+	var e EventReport
+	if err := json.Unmarshal(m.Payload, &e); err != nil || e.At.IsZero() {
+		return true
+	}
+	return now.Sub(e.At) > EventPatience
+}
 
 // Send emits the Event of one message.
 func (s *EventSender) Send(ctx context.Context, m store.Message) (Result, error) {
@@ -78,10 +92,7 @@ func (s *EventSender) Send(ctx context.Context, m store.Message) (Result, error)
 	if e.Target.IsZero() {
 		return Result{}, &PermanentError{Err: fmt.Errorf("the event of run %s names no target", e.RunID)}
 	}
-	// An Event is about now: one that could not be written for long is noise.
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if err := s.Emitter.EmitEvent(ctx, e.Target, e.Type, e.Reason, e.Message, e.RunID); err != nil {
+	if err := s.Emitter.EmitEvent(ctx, m.ID, e); err != nil {
 		return Result{}, fmt.Errorf("emit the event on %s: %w", e.Target, err)
 	}
 	return Result{}, nil

@@ -60,6 +60,7 @@ type EventReport struct {
 	Type    string        `json:"type"` // Normal or Warning
 	Reason  string        `json:"reason"`
 	Message string        `json:"message"`
+	At      time.Time     `json:"at,omitzero"` // when it happened
 }
 
 // Update is what happened in a run, as the engine knows it.
