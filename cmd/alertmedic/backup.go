@@ -122,8 +122,10 @@ func takeFile(ctx context.Context, name string, take func(context.Context, io.Wr
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return info, fmt.Errorf("check the backup: %w", err)
 	}
-	if info, err = store.VerifyBackup(f); err != nil {
-		return info, fmt.Errorf("check the backup: %w", err)
+	// A log that was tampered with is told, and no reason to be without a backup.
+	info, verdict := store.VerifyBackup(f)
+	if verdict != nil && !errors.Is(verdict, store.ErrBrokenLog) {
+		return info, fmt.Errorf("check the backup: %w", verdict)
 	}
 	if err := f.Sync(); err != nil {
 		return info, fmt.Errorf("write the backup: %w", err)
@@ -132,5 +134,11 @@ func takeFile(ctx context.Context, name string, take func(context.Context, io.Wr
 		return info, fmt.Errorf("write the backup: %w", err)
 	}
 	done = true
-	return info, f.Close()
+	if err := f.Close(); err != nil {
+		return info, fmt.Errorf("write the backup: %w", err)
+	}
+	if verdict != nil {
+		return info, &badBackupError{fmt.Errorf("%s is written, and may be restored with --broken-log: %w", name, verdict)}
+	}
+	return info, nil
 }

@@ -14,7 +14,7 @@ import (
 
 func (cl *cli) restoreCommand() *cobra.Command {
 	var file, output string
-	var force, move bool
+	var force, move, brokenLog bool
 	cmd := &cobra.Command{
 		Use: "restore FILE", Short: "Restore a backup into the database", Args: oneFile("the backup"),
 		Long: `Fill the database that the configuration names with a backup, made from SQLite or
@@ -44,7 +44,7 @@ since, such as on the way from SQLite to PostgreSQL.`,
 				return err
 			}
 			defer closeIn()
-			got, err := store.Restore(cmd.Context(), in, store.RestoreOptions{DSN: dsn, Force: force, Move: move, Actor: "alertmedic restore",
+			got, err := store.Restore(cmd.Context(), in, store.RestoreOptions{DSN: dsn, Force: force, Move: move, BrokenLog: brokenLog, Actor: "alertmedic restore",
 				Logger: newLogger(cl.err, config.Log{Level: "warn", Format: "logfmt"})})
 			switch {
 			case errors.Is(err, store.ErrNotEmpty), errors.Is(err, store.ErrBusy), errors.Is(err, store.ErrNewerSchema):
@@ -63,6 +63,7 @@ since, such as on the way from SQLite to PostgreSQL.`,
 	cl.configFlag(cmd, &file)
 	cmd.Flags().BoolVar(&force, "force", false, "replace what is in the database; on SQLite the file before is kept beside it, on PostgreSQL it is gone")
 	cmd.Flags().BoolVar(&move, "move", false, "the service has been stopped since before the backup: go on where it was")
+	cmd.Flags().BoolVar(&brokenLog, "broken-log", false, "restore although the log in the backup was tampered with, as verify says")
 	outputFlag(cmd, &output, "json")
 	return cmd
 }
@@ -98,8 +99,11 @@ func (cl *cli) printRestored(r store.Restored, move bool) error {
 		_, err := fmt.Fprintln(cl.out, clean(fmt.Sprintf(format, args...), false))
 		return err
 	}
-	errs := []error{say("restored into %s: %s", r.Database, summary(r.Backup)),
-		say("the log's chain holds up to seq %d", r.Backup.Journal.Seq)}
+	chain := fmt.Sprintf("the log's chain holds up to seq %d", r.Backup.Journal.Seq)
+	if r.Backup.BrokenLog != "" {
+		chain = "the log's chain is broken, as `alertmedic verify` says of it from now on: " + r.Backup.BrokenLog
+	}
+	errs := []error{say("restored into %s: %s", r.Database, summary(r.Backup)), say("%s", chain)}
 	if r.Kept != "" {
 		errs = append(errs, say("the database before is kept as %s", r.Kept))
 	}

@@ -52,6 +52,8 @@ type BackupInfo struct {
 	BackupHeader
 	Rows   map[string]int64 `json:"rows"` // by table
 	SHA256 string           `json:"sha256"`
+	// BrokenLog says where the chain of the log breaks, "" if it holds.
+	BrokenLog string `json:"brokenLog,omitempty"`
 }
 
 type tableLine struct {

@@ -27,9 +27,9 @@ type load struct {
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 
-	mu    sync.Mutex
-	acked []string
-	ended atomic.Int64
+	mu     sync.Mutex
+	acked  []string
+	driven atomic.Int64
 }
 
 func startLoad(t *testing.T, f *fixture) *load {
@@ -57,8 +57,10 @@ func startLoad(t *testing.T, f *fixture) *load {
 	})
 	l.wg.Go(func() {
 		for ctx.Err() == nil {
-			_, err := f.Seal(tctx, "sealer")
-			require.NoError(t, err)
+			if _, err := f.Seal(tctx, "sealer"); err != nil {
+				t.Error(err)
+				return
+			}
 		}
 	})
 	t.Cleanup(l.end)
@@ -77,7 +79,7 @@ func (l *load) drive(t *testing.T) {
 		if i%2 == 0 {
 			l.f.apply(t, end(r, store.Healed, ""))
 		}
-		l.ended.Add(1)
+		l.driven.Add(1)
 	}
 }
 
@@ -103,15 +105,24 @@ func TestBackupsUnderLoadAreConsistent(t *testing.T) {
 	}
 	contract(t, func(t *testing.T, f *fixture) {
 		l := startLoad(t, f)
+		type taken struct {
+			backup []byte
+			acked  []string
+		}
+		var all []taken
 		for round := range rounds {
-			require.Eventually(t, func() bool { return l.ended.Load() > int64(20*(round+1)) }, time.Minute, time.Millisecond)
+			require.Eventually(t, func() bool { return l.driven.Load() > int64(20*(round+1)) }, time.Minute, time.Millisecond)
 			acked := l.acknowledged()
 			var backup bytes.Buffer
 			_, err := f.Backup(tctx, &backup, store.BackupOptions{Stopped: true})
 			require.NoError(t, err)
+			all = append(all, taken{backup.Bytes(), acked})
+		}
+		l.end()
+		for _, b := range all {
 			for _, d := range dialects {
 				if d.ok() {
-					checkSnapshot(t, empty(t, d.open), backup.Bytes(), acked)
+					checkSnapshot(t, empty(t, d.open), b.backup, b.acked)
 				}
 			}
 		}

@@ -21,6 +21,10 @@ import (
 // ErrBadBackup says that a file is no backup, or not a whole one, or was altered.
 var ErrBadBackup = errors.New("the backup cannot be used")
 
+// ErrBrokenLog says that the chain of a backup's remediation log does not hold:
+// a *journal.ChainError says where. With it the backup is whole otherwise.
+var ErrBrokenLog = errors.New("its remediation log was tampered with, before the backup was taken")
+
 // maxBackupLine bounds one line: a row with the largest plan is far below it.
 const maxBackupLine = 256 << 20
 
@@ -33,6 +37,9 @@ type backupReader struct {
 	buf    []byte
 	rows   map[string]int64
 	chain  journal.Verifier
+	// broken is where the log's chain breaks, nil if it holds. A backup whose log
+	// was tampered with is whole for all that.
+	broken error
 	// entry gets every sealed entry that follows the one before; nil: nobody.
 	entry func(journal.Entry) error
 }
@@ -128,7 +135,11 @@ func (b *backupReader) read(sink backupSink) (BackupInfo, error) {
 			}
 			if kind.SHA256 != "" {
 				info.SHA256 = kind.SHA256
-				return info, b.end(kind.endLine)
+				err := b.end(kind.endLine)
+				if b.broken != nil {
+					info.BrokenLog = b.broken.Error()
+				}
+				return info, err
 			}
 			if current = kind.tableLine; current.Table == "journal" {
 				if entries, err = journalColumns(current.Columns); err != nil {
@@ -179,12 +190,15 @@ func (b *backupReader) end(e endLine) error {
 		}
 		return err
 	}
-	if err := b.chain.End(); err != nil {
-		return fmt.Errorf("%w: its remediation log was tampered with: %w", ErrBadBackup, err)
+	if b.broken == nil {
+		b.broken = b.chain.End()
 	}
-	if head := b.chain.Head(); head != b.header.Journal {
+	if head := b.chain.Head(); b.broken == nil && head != b.header.Journal {
 		return fmt.Errorf("%w: its remediation log ends at seq %d (%s) and should end at %d (%s)",
 			ErrBadBackup, head.Seq, head.Hash, b.header.Journal.Seq, b.header.Journal.Hash)
+	}
+	if b.broken != nil {
+		return fmt.Errorf("%w: it is whole, but %w: %w", ErrBadBackup, ErrBrokenLog, b.broken)
 	}
 	return nil
 }
@@ -216,15 +230,15 @@ func BackupEntries(r io.Reader, entry func(journal.Entry) error) error {
 // verify adds a row of the journal to the chain; unsealed entries have no place
 // in it yet.
 func (b *backupReader) verify(at *entryColumnsAt, values []any) error {
-	if values[at.seq] == nil {
+	if values[at.seq] == nil || b.broken != nil {
 		return nil
 	}
 	e, err := scanEntry(rowScanner{values[at.seq], values[at.prev], values[at.hash], values[at.doc]})
 	if err != nil {
 		return b.bad("%v", err)
 	}
-	if err := b.chain.Add(e); err != nil {
-		return fmt.Errorf("%w: line %d: its remediation log was tampered with: %w", ErrBadBackup, b.lineNo, err)
+	if b.broken = b.chain.Add(e); b.broken != nil {
+		return nil
 	}
 	if b.entry != nil {
 		return b.entry(e)

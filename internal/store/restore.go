@@ -26,9 +26,11 @@ type RestoreOptions struct {
 	Force bool
 	// Move is for a backup that was taken with the service stopped, which has not
 	// run since: runs go on where they were, and nothing is paused.
-	Move   bool
-	Actor  string // who restores, for the journal
-	Logger *slog.Logger
+	Move bool
+	// BrokenLog restores a backup all the same whose log was tampered with.
+	BrokenLog bool
+	Actor     string // who restores, for the journal
+	Logger    *slog.Logger
 }
 
 // Restored is what a restore did.
@@ -155,7 +157,7 @@ func notEmpty(database, there string, h BackupHeader, more string) error {
 
 // buildFile makes a database of the backup in a file that nobody else knows.
 func (s *Store) buildFile(ctx context.Context, file string, b *backupReader, o RestoreOptions, out *Restored) (err error) {
-	fresh, err := s.loadFile(ctx, file, b, &out.Backup)
+	fresh, err := s.loadFile(ctx, file, b, o, &out.Backup)
 	if err != nil {
 		return err
 	}
@@ -169,7 +171,7 @@ func (s *Store) buildFile(ctx context.Context, file string, b *backupReader, o R
 }
 
 // loadFile makes a SQLite file of the backup, with the schema of today.
-func (s *Store) loadFile(ctx context.Context, file string, b *backupReader, info *BackupInfo) (_ *Store, err error) {
+func (s *Store) loadFile(ctx context.Context, file string, b *backupReader, o RestoreOptions, info *BackupInfo) (_ *Store, err error) {
 	// Until it is complete nobody reads the file, and it is thrown away when
 	// anything fails: durability comes at the end, by one fsync.
 	q := url.Values{"_txlock": {"immediate"}, "_pragma": {"journal_mode(MEMORY)", "synchronous(OFF)", "foreign_keys(1)", "cache_size(-32768)"}}
@@ -194,7 +196,7 @@ func (s *Store) loadFile(ctx context.Context, file string, b *backupReader, info
 		return nil, fmt.Errorf("begin: %w", err)
 	}
 	defer func() { _ = tx.Rollback() }()
-	if *info, err = load(ctx, tx, b); err != nil {
+	if *info, err = load(ctx, tx, b, o.BrokenLog); err != nil {
 		return nil, err
 	}
 	if err := tx.Commit(); err != nil {
@@ -276,7 +278,7 @@ func (s *Store) restoreServer(ctx context.Context, b *backupReader, o RestoreOpt
 			return fmt.Errorf("make room for the upgrade of the backup: %w", err)
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-		upgraded, closer, err := s.upgradeBackup(ctx, filepath.Join(dir, "upgrade.db"), b)
+		upgraded, closer, err := s.upgradeBackup(ctx, filepath.Join(dir, "upgrade.db"), b, o)
 		if err != nil {
 			return err
 		}
@@ -305,7 +307,7 @@ func (s *Store) restoreServer(ctx context.Context, b *backupReader, o RestoreOpt
 		if err := t.exec(ctx, "TRUNCATE "+strings.Join(names, ", ")); err != nil {
 			return fmt.Errorf("empty the tables: %w", err)
 		}
-		info, err := load(ctx, t, b)
+		info, err := load(ctx, t, b, o.BrokenLog)
 		if err != nil {
 			return err
 		}
@@ -318,9 +320,9 @@ func (s *Store) restoreServer(ctx context.Context, b *backupReader, o RestoreOpt
 
 // upgradeBackup turns a backup of an earlier schema into one of today's, by way
 // of a temporary SQLite file: one set of migrations does for both databases.
-func (s *Store) upgradeBackup(ctx context.Context, file string, b *backupReader) (*backupReader, func(), error) {
+func (s *Store) upgradeBackup(ctx context.Context, file string, b *backupReader, o RestoreOptions) (*backupReader, func(), error) {
 	var info BackupInfo
-	fresh, err := s.loadFile(ctx, file, b, &info)
+	fresh, err := s.loadFile(ctx, file, b, o, &info)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -346,9 +348,12 @@ func (s *Store) upgradeBackup(ctx context.Context, file string, b *backupReader)
 }
 
 // load writes everything that a backup holds.
-func load(ctx context.Context, q querier, b *backupReader) (BackupInfo, error) {
+func load(ctx context.Context, q querier, b *backupReader, brokenLog bool) (BackupInfo, error) {
 	l := &loader{ctx: ctx, q: q, schema: b.header.Schema}
 	info, err := b.read(backupSink{table: l.begin, row: l.add})
+	if brokenLog && errors.Is(err, ErrBrokenLog) {
+		err = nil
+	}
 	if err == nil {
 		err = l.flush()
 	}

@@ -366,7 +366,7 @@ func TestABadBackupIsRefused(t *testing.T) {
 			"zipped and damaged":       {flipped, "line"},
 			"a row left out":           {without(2), "altered or damaged"},
 			"a row changed":            {bytes.Replace(good, []byte(`# ü`), []byte(`# u`), 1), "altered or damaged"},
-			"an entry changed":         {bytes.Replace(good, []byte(`\"message\":\"no playbook matches the alert\"`), []byte(`\"message\":\"one playbook matches the alert\"`), 1), "tampered"},
+			"an entry changed":         {bytes.Replace(good, []byte(`\"message\":\"no playbook matches the alert\"`), []byte(`\"message\":\"one playbook matches the alert\"`), 1), "altered or damaged"},
 			"more after the end":       {append(slices.Clone(good), "[1]\n"...), "more after the end"},
 			"of a newer format":        {bytes.Replace(good, []byte(`"version":1`), []byte(`"version":2`), 1), "format is version 2"},
 			"of a newer schema":        {bytes.Replace(good, fmt.Appendf(nil, `"schema":%d`, store.LatestSchema()), []byte(`"schema":999`), 1), "newer version"},

@@ -46,6 +46,9 @@ func (t *txn) settle(ctx context.Context, info BackupInfo, o RestoreOptions) (Se
 	if o.Move {
 		message = "moved by way of the backup of " + taken
 	}
+	if o.BrokenLog {
+		message += "; a log whose chain is broken was accepted"
+	}
 	if err := t.append(ctx, journal.Entry{Kind: journal.ServiceRestored, At: t.now, Actor: o.Actor, Message: message, Data: header}); err != nil {
 		return out, err
 	}
