@@ -1,27 +1,28 @@
 package store
 
 import (
-	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/alertmedic/alertmedic/internal/alert"
+	"github.com/alertmedic/alertmedic/internal/journal"
 )
 
 // groupLimit bounds how many webhooks share one transaction, so that a storm
 // does not make the first of them wait for the last.
-const groupLimit = 64
+const groupLimit = 128
 
 // acceptTimeout bounds one shared transaction. It does not follow any caller's
 // context: one that hangs up must not undo what the others wait for.
 const acceptTimeout = 15 * time.Second
 
 type acceptRequest struct {
-	batch Batch
-	out   chan acceptReply // with room for one: the committer never waits
+	observed []observed
+	rejected []journal.Entry
+	out      chan acceptReply // with room for one: the committer never waits
 }
 
 type acceptReply struct {
@@ -29,15 +30,26 @@ type acceptReply struct {
 	err    error
 }
 
+// observed is an observation in the form in which it is stored.
+type observed struct {
+	Observation
+	signal alert.Signal
+	doc    string // the alert
+	about  []byte // what the journal keeps of an alert that opens an episode
+}
+
 // Accept folds a webhook's alerts into the episodes and returns after they are
-// durable. Concurrent calls share one transaction, each under a savepoint: a bad
-// batch fails alone. When ctx ends first the batch may be committed all the same;
+// durable. Concurrent calls share one transaction; a batch that cannot be stored
+// fails alone. When ctx ends first the batch may be committed all the same;
 // accepting it again changes nothing.
 //
 // The error wraps ErrInvalid for a batch that can never be accepted; any other
 // one is worth a retry.
 func (s *Store) Accept(ctx context.Context, b Batch) (AcceptResult, error) {
-	req := acceptRequest{batch: b, out: make(chan acceptReply, 1)}
+	req, err := s.prepare(b)
+	if err != nil {
+		return AcceptResult{}, s.wrap("accept", err)
+	}
 	select {
 	case s.accepts <- req:
 	case <-s.closing:
@@ -59,6 +71,36 @@ func (s *Store) ObserveEpisodes(ctx context.Context, obs []Observation) (AcceptR
 	return s.Accept(ctx, Batch{Observations: obs})
 }
 
+// prepare does, in the caller's goroutine, all that needs no database.
+func (s *Store) prepare(b Batch) (acceptRequest, error) {
+	req := acceptRequest{observed: make([]observed, len(b.Observations)), rejected: b.Rejected, out: make(chan acceptReply, 1)}
+	for i, o := range b.Observations {
+		if err := o.invalid(); err != nil {
+			return req, fmt.Errorf("alert %d: %w", i, err)
+		}
+		doc, err := json.Marshal(o.Alert)
+		if err != nil {
+			return req, fmt.Errorf("alert %d (%s): %w: encode the alert: %w", i, o.Alert.Name(), ErrInvalid, err)
+		}
+		p := observed{Observation: o, signal: o.signal(), doc: string(doc)}
+		if o.Alert.Status == alert.Firing {
+			if p.about, err = json.Marshal(struct {
+				Labels   map[string]string `json:"labels"`
+				StartsAt time.Time         `json:"startsAt"`
+			}{o.Alert.Labels, o.Alert.StartsAt}); err != nil {
+				return req, fmt.Errorf("alert %d (%s): %w: encode the labels: %w", i, o.Alert.Name(), ErrInvalid, err)
+			}
+		}
+		req.observed[i] = p
+	}
+	for _, e := range b.Rejected {
+		if _, err := encodeEntry(e); err != nil {
+			return req, err
+		}
+	}
+	return req, nil
+}
+
 // committer takes every batch that waits and commits them together.
 func (s *Store) committer() {
 	for {
@@ -78,106 +120,67 @@ func (s *Store) committer() {
 				break more
 			}
 		}
+		s.metrics.group.Observe(float64(len(group)))
 		s.commitGroup(group)
 	}
 }
 
+// commitGroup commits a group and answers it. One that fails, and not for
+// trouble of the database, which is everybody's, holds a bad batch: then each
+// batch is committed by itself.
 func (s *Store) commitGroup(group []acceptRequest) {
+	results, err := s.acceptGroup(group)
+	if err != nil && len(group) > 1 && s.batchFault(err) {
+		for i := range group {
+			s.commitGroup(group[i : i+1])
+		}
+		return
+	}
+	for i, req := range group {
+		if err != nil {
+			req.out <- acceptReply{err: err}
+			continue
+		}
+		s.metrics.accepted(results[i])
+		req.out <- acceptReply{result: results[i]}
+	}
+}
+
+// batchFault tells an error that what is written can be the cause of.
+func (s *Store) batchFault(err error) bool {
+	if errors.Is(err, errRace) || errors.Is(err, ErrClosed) || errors.Is(err, ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
+	f := s.dialect.fault(err)
+	return errors.Is(err, ErrInvalid) || f == faultOther || f == faultUnique
+}
+
+func (s *Store) acceptGroup(group []acceptRequest) ([]AcceptResult, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), acceptTimeout)
 	defer cancel()
-	s.metrics.group.Observe(float64(len(group)))
-	replies := make([]acceptReply, len(group))
+	var results []AcceptResult
 	err := s.inTx(ctx, "accept", func(t *txn) error {
-		replies = make([]acceptReply, len(group)) // the transaction may run again
-		if err := t.lockSignals(ctx, group); err != nil {
+		results = make([]AcceptResult, len(group)) // the transaction may run again
+		f, err := t.lockSignals(ctx, group)
+		if err != nil {
 			return err
 		}
 		for i, req := range group {
-			var err error
-			if replies[i], err = t.acceptOne(ctx, req.batch); err != nil {
-				return err
+			for j := range req.observed {
+				o := &req.observed[j]
+				if err := f.fold(ctx, o, &results[i]); err != nil {
+					return fmt.Errorf("alert %d (%s): %w", j, o.Alert.Name(), err)
+				}
 			}
+			f.entries = append(f.entries, req.rejected...)
 		}
-		return nil
+		return f.flush(ctx)
 	})
-	for i, req := range group {
-		if err != nil {
-			replies[i] = acceptReply{err: err}
-		}
-		if replies[i].err == nil {
-			s.metrics.accepted(replies[i].result)
-		}
-		req.out <- replies[i]
-	}
-}
-
-// lockSignals makes and locks the rows of every signal of the group, sorted, so
-// that two replicas that are told the same do not wait for each other in a ring.
-func (t *txn) lockSignals(ctx context.Context, group []acceptRequest) error {
-	var all []alert.Signal
-	for _, req := range group {
-		for _, o := range req.batch.Observations {
-			if o.invalid() == nil {
-				all = append(all, o.signal())
-			}
-		}
-	}
-	slices.SortFunc(all, func(a, b alert.Signal) int {
-		return cmp.Or(cmp.Compare(a.Source, b.Source), cmp.Compare(a.Fingerprint, b.Fingerprint))
-	})
-	for _, sig := range slices.Compact(all) {
-		if err := t.exec(ctx, "INSERT INTO signals (source, fingerprint) VALUES ($1, $2) ON CONFLICT (source, fingerprint) DO NOTHING",
-			sig.Source, sig.Fingerprint); err != nil {
-			return fmt.Errorf("record the signal: %w", err)
-		}
-		if t.s.dialect.forUpdate == "" {
-			continue
-		}
-		if _, err := exists(ctx, t, "SELECT 1 FROM signals WHERE source = $1 AND fingerprint = $2"+t.s.dialect.forUpdate, sig.Source, sig.Fingerprint); err != nil {
-			return fmt.Errorf("lock the signal: %w", err)
-		}
-	}
-	return t.tick(ctx)
-}
-
-// acceptOne works on one batch under a savepoint. Its error is about the whole
-// transaction; the batch's own is in the reply.
-func (t *txn) acceptOne(ctx context.Context, b Batch) (acceptReply, error) {
-	if err := t.exec(ctx, "SAVEPOINT batch"); err != nil {
-		return acceptReply{}, fmt.Errorf("begin the batch: %w", err)
-	}
-	result, err := t.acceptBatch(ctx, b)
-	if err != nil {
-		// Trouble of the database is everybody's, a bad batch is its sender's alone.
-		if f := t.s.dialect.fault(err); !errors.Is(err, ErrInvalid) && (errors.Is(err, errRace) || f != faultOther && f != faultUnique) {
-			return acceptReply{}, err
-		}
-		if rerr := t.exec(ctx, "ROLLBACK TO SAVEPOINT batch"); rerr != nil {
-			return acceptReply{}, errors.Join(err, rerr)
-		}
-		return acceptReply{err: t.s.wrap("accept", err)}, nil
-	}
-	if err := t.exec(ctx, "RELEASE SAVEPOINT batch"); err != nil {
-		return acceptReply{}, fmt.Errorf("end the batch: %w", err)
-	}
-	return acceptReply{result: result}, nil
-}
-
-func (t *txn) acceptBatch(ctx context.Context, b Batch) (AcceptResult, error) {
-	var res AcceptResult
-	for i, o := range b.Observations {
-		if err := o.invalid(); err != nil {
-			return res, fmt.Errorf("alert %d: %w", i, err)
-		}
-		if err := t.fold(ctx, o, &res); err != nil {
-			return res, fmt.Errorf("alert %d (%s): %w", i, o.Alert.Name(), err)
-		}
-	}
-	return res, t.append(ctx, b.Rejected...)
+	return results, err
 }
 
 // invalid says why an observation can never be accepted.
-func (o Observation) invalid() error {
+func (o *Observation) invalid() error {
 	switch {
 	case o.Source == "":
 		return fmt.Errorf("%w: it has no source", ErrInvalid)
@@ -194,6 +197,6 @@ func (o Observation) invalid() error {
 	return nil
 }
 
-func (o Observation) signal() alert.Signal {
+func (o *Observation) signal() alert.Signal {
 	return alert.Signal{Source: text(o.Source), Fingerprint: text(o.Alert.Fingerprint)}
 }

@@ -35,6 +35,8 @@ type dialect struct {
 	skipLocked string
 	// now reads the database's clock; "" takes the process's wallClock.
 	now string
+	// arrays says that a parameter can be an array, see bulk.
+	arrays bool
 	// migrationLock keeps two replicas that start at once from migrating twice.
 	migrationLock string
 	open          func(ctx context.Context, loc location, maxOpen int, wrap Wrap) (writer, reader *sql.DB, err error)
@@ -58,6 +60,7 @@ var postgresDialect = dialect{
 	forUpdate:     " FOR UPDATE",
 	skipLocked:    " FOR UPDATE SKIP LOCKED",
 	now:           "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
+	arrays:        true,
 	migrationLock: "SELECT pg_advisory_xact_lock(1634497905, hashtext(current_schema()))",
 	open:          openPostgres,
 	fault:         postgresFault,
@@ -77,7 +80,7 @@ func openSQLite(ctx context.Context, loc location, maxOpen int, wrap Wrap) (*sql
 		if err != nil {
 			return nil, fmt.Errorf("open the SQLite file: %w", err)
 		}
-		db = wrap.intercepted(db, dsn.String())
+		db = wrap.connected(db, dsn.String())
 		db.SetMaxOpenConns(conns)
 		db.SetMaxIdleConns(conns)
 		return db, nil

@@ -2,9 +2,7 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -28,88 +26,101 @@ func newID() (string, error) {
 	return id.String(), nil
 }
 
-// fold brings one observation into the episodes. It is idempotent: duplicates
-// from an HA pair, repeats and retries change nothing but the episode's alert
-// and the time it was last seen. The signal's row is locked.
-func (t *txn) fold(ctx context.Context, o Observation, res *AcceptResult) error {
-	sig := o.signal()
-	var episodeID string
-	var orphanedAt int64
-	if err := t.QueryRowContext(ctx, "SELECT episode_id, orphaned_at FROM signals WHERE source = $1 AND fingerprint = $2",
-		sig.Source, sig.Fingerprint).Scan(&episodeID, &orphanedAt); errors.Is(err, sql.ErrNoRows) {
-		return errRace // retention removed it after lockSignals had seen it
-	} else if err != nil {
-		return fmt.Errorf("read the signal: %w", err)
-	}
-	var ep Episode
-	if episodeID != "" {
-		var err error
-		if ep, err = t.s.episode(ctx, t, episodeID, t.s.dialect.forUpdate); err != nil {
-			return err
-		}
-	}
-	if o.Alert.Status == alert.Resolved {
-		return t.foldResolved(ctx, o, sig, ep, orphanedAt != 0, res)
-	}
-	return t.foldFiring(ctx, o, sig, ep, res)
+// folding brings the observations of one transaction into the episodes. Every
+// signal's row is locked and what is known of it is in memory, where the
+// observations are folded one after another; flush writes what has changed.
+type folding struct {
+	*txn
+	signals map[alert.Signal]*signal
+	// In the order in which they came to be, which is that of writing.
+	pointed []*signal
+	updated []*episode
+	opened  []*episode
+	queued  [][]any
+	entries []journal.Entry
 }
 
-func (t *txn) foldFiring(ctx context.Context, o Observation, sig alert.Signal, ep Episode, res *AcceptResult) error {
-	var err error
+// signal is the row of a signal with its latest episode.
+type signal struct {
+	alert.Signal
+	orphanedAt int64
+	episodeID  string
+	latest     *episode // nil: none
+	dirty      bool
+}
+
+// episode is the row of an episode.
+type episode struct {
+	Episode
+	doc   string // its alert
+	fresh bool   // it is not in the database yet
+	dirty bool
+	// playbooks are those that have a candidate.
+	playbooks map[string]bool
+}
+
+// fold brings one observation in. It is idempotent: duplicates from an HA pair,
+// repeats and retries change nothing but the episode's alert and the time it was
+// last seen.
+func (f *folding) fold(ctx context.Context, o *observed, res *AcceptResult) error {
+	sig := f.signals[o.signal]
+	if o.Alert.Status == alert.Resolved {
+		f.foldResolved(o, sig, res)
+		return nil
+	}
+	return f.foldFiring(ctx, o, sig, res)
+}
+
+func (f *folding) foldFiring(ctx context.Context, o *observed, sig *signal, res *AcceptResult) error {
+	ep := sig.latest
 	switch {
-	case ep.ID == "" || !ep.Open && t.now.Sub(ep.ClosedAt) >= t.s.flapDwell:
-		if ep, err = t.openEpisode(ctx, o, sig); err != nil {
+	case ep == nil || !ep.Open && f.now.Sub(ep.ClosedAt) >= f.s.flapDwell:
+		var err error
+		if ep, err = f.open(o, sig); err != nil {
 			return err
 		}
 		res.Opened++
 		if len(o.Playbooks) == 0 {
 			res.Unmatched++
-			e := ep.entry(journal.AlertUnmatched, t.now)
+			e := ep.entry(journal.AlertUnmatched, f.now)
 			e.Message = "no playbook matches the alert"
-			if err := t.append(ctx, e); err != nil {
-				return err
-			}
+			f.entries = append(f.entries, e)
 		}
 	case !ep.Open:
-		if err := t.reopenEpisode(ctx, o, &ep); err != nil {
+		if err := f.reopen(ctx, o, ep); err != nil {
 			return err
 		}
 		res.Reopened++
 	default:
 		res.Repeated++
-		if err := t.setAlert(ctx, &ep, o.Alert, true, time.Time{}); err != nil {
-			return err
-		}
+		f.set(ep, o, true, time.Time{})
 	}
-	n, err := t.addCandidates(ctx, o, ep)
+	n, err := f.queue(o, ep)
 	res.Candidates += n
 	return err
 }
 
-func (t *txn) foldResolved(ctx context.Context, o Observation, sig alert.Signal, ep Episode, orphaned bool, res *AcceptResult) error {
+func (f *folding) foldResolved(o *observed, sig *signal, res *AcceptResult) {
+	ep := sig.latest
 	switch {
-	case ep.ID == "" && orphaned, ep.ID != "" && !ep.Open:
+	case ep == nil && sig.orphanedAt != 0, ep != nil && !ep.Open:
 		res.Repeated++
-		return nil
-	case ep.ID == "":
+		return
+	case ep == nil:
 		res.Orphaned++
-		if err := t.exec(ctx, "UPDATE signals SET orphaned_at = $1 WHERE source = $2 AND fingerprint = $3", micros(t.now), sig.Source, sig.Fingerprint); err != nil {
-			return fmt.Errorf("record the orphan: %w", err)
-		}
-		e := Episode{Signal: sig, Cluster: o.Cluster, Alert: o.Alert}.entry(journal.AlertOrphan, t.now)
+		sig.orphanedAt = micros(f.now)
+		f.point(sig)
+		e := Episode{Signal: sig.Signal, Cluster: o.Cluster, Alert: o.Alert}.entry(journal.AlertOrphan, f.now)
 		e.Message = "resolved, and never seen firing: nothing is started"
-		t.wakes = true
-		return t.append(ctx, e)
-	case stale(o.Alert, ep):
+		f.entries = append(f.entries, e)
+		return
+	case stale(o.Alert, ep.Episode):
 		res.Stale++
-		return nil
+		return
 	}
 	res.Closed++
-	t.wakes = true
-	if err := t.setAlert(ctx, &ep, o.Alert, false, t.now); err != nil {
-		return err
-	}
-	return t.append(ctx, ep.entry(journal.EpisodeClosed, t.now))
+	f.set(ep, o, false, f.now)
+	f.entries = append(f.entries, ep.entry(journal.EpisodeClosed, f.now))
 }
 
 // stale tells a resolution that is about an earlier firing: it ended before what
@@ -125,125 +136,162 @@ func stale(a alert.Alert, ep Episode) bool {
 	return ep.Alert.StartsAt.Before(ep.OpenedAt) && a.EndsAt.Before(ep.OpenedAt.Add(-resolveSkew))
 }
 
-func (t *txn) openEpisode(ctx context.Context, o Observation, sig alert.Signal) (Episode, error) {
+func (f *folding) open(o *observed, sig *signal) (*episode, error) {
 	id, err := newID()
 	if err != nil {
-		return Episode{}, err
+		return nil, err
 	}
-	ep := Episode{ID: id, Signal: sig, Cluster: o.Cluster, Alert: o.Alert, Open: true, OpenedAt: t.now, LastSeen: t.now}
-	doc, err := json.Marshal(ep.Alert)
-	if err != nil {
-		return ep, fmt.Errorf("encode the alert: %w", err)
-	}
-	n, err := t.affected(ctx, `INSERT INTO episodes (id, source, fingerprint, cluster, alert, is_open, opened_at, last_seen)
-		VALUES ($1, $2, $3, $4, $5, 1, $6, $6) ON CONFLICT DO NOTHING`,
-		ep.ID, sig.Source, sig.Fingerprint, text(ep.Cluster), string(doc), micros(t.now))
-	if err != nil {
-		return ep, fmt.Errorf("open the episode: %w", err)
-	}
-	if n == 0 {
-		return ep, errRace
-	}
-	if err := t.exec(ctx, "UPDATE signals SET episode_id = $1 WHERE source = $2 AND fingerprint = $3", ep.ID, sig.Source, sig.Fingerprint); err != nil {
-		return ep, fmt.Errorf("point the signal at its episode: %w", err)
-	}
-	t.wakes = true
-	e := ep.entry(journal.EpisodeOpened, t.now)
-	if e.Data, err = json.Marshal(map[string]any{"labels": o.Alert.Labels, "startsAt": o.Alert.StartsAt}); err != nil {
-		return ep, fmt.Errorf("encode the labels: %w", err)
-	}
-	return ep, t.append(ctx, e)
+	ep := &episode{Episode: Episode{ID: id, Signal: sig.Signal, Cluster: o.Cluster, Alert: o.Alert, Open: true, OpenedAt: f.now, LastSeen: f.now},
+		doc: o.doc, fresh: true, dirty: true}
+	f.opened = append(f.opened, ep)
+	sig.latest, sig.episodeID = ep, ep.ID
+	f.point(sig)
+	e := ep.entry(journal.EpisodeOpened, f.now)
+	e.Data = o.about
+	f.entries = append(f.entries, e)
+	return ep, nil
 }
 
-// reopenEpisode goes on with an episode that closed a moment ago. Candidates for
-// which nothing was sent because the alert had resolved are queued again.
-func (t *txn) reopenEpisode(ctx context.Context, o Observation, ep *Episode) error {
-	closed := ep.ClosedAt
-	if err := t.setAlert(ctx, ep, o.Alert, true, time.Time{}); err != nil {
-		return err
+// point has the signal's row written.
+func (f *folding) point(sig *signal) {
+	if !sig.dirty {
+		sig.dirty = true
+		f.pointed = append(f.pointed, sig)
 	}
-	t.wakes = true
-	n, err := t.affected(ctx, `UPDATE candidates SET phase = 'queued', outcome = '', reason = '', run_id = '', attached = 0, deferred = 0, attempts = 0,
+}
+
+// reopen goes on with an episode that closed a moment ago. Candidates for which
+// nothing was sent because the alert had resolved are queued again.
+func (f *folding) reopen(ctx context.Context, o *observed, ep *episode) error {
+	closed := ep.ClosedAt
+	f.set(ep, o, true, time.Time{})
+	n, err := f.affected(ctx, `UPDATE candidates SET phase = 'queued', outcome = '', reason = '', run_id = '', attached = 0, deferred = 0, attempts = 0,
 			due_at = $1, expires_at = $1 + (expires_at - created_at), created_at = $1, lease_owner = '', lease_until = 0, lease_epoch = lease_epoch + 1
 		WHERE episode_id = $2 AND phase = 'done' AND (
 			(outcome = 'suppressed' AND reason = 'resolved') OR
 			(outcome = 'joined' AND EXISTS (SELECT 1 FROM runs r WHERE r.id = candidates.run_id
-				AND r.phase = 'done' AND r.outcome = 'suppressed' AND r.reason = 'resolved' AND r.intent_at = 0)))`, micros(t.now), ep.ID)
+				AND r.phase = 'done' AND r.outcome = 'suppressed' AND r.reason = 'resolved' AND r.intent_at = 0)))`, micros(f.now), ep.ID)
 	if err != nil {
 		return fmt.Errorf("queue the candidates again: %w", err)
 	}
-	e := ep.entry(journal.EpisodeReopened, t.now)
-	e.Message = fmt.Sprintf("fires again %s after it resolved", t.now.Sub(closed).Round(time.Millisecond))
+	e := ep.entry(journal.EpisodeReopened, f.now)
+	e.Message = fmt.Sprintf("fires again %s after it resolved", f.now.Sub(closed).Round(time.Millisecond))
 	if n > 0 {
 		e.Message += fmt.Sprintf("; %d candidates are queued again", n)
 	}
-	return t.append(ctx, e)
-}
-
-// setAlert stores the latest observation of an episode.
-func (t *txn) setAlert(ctx context.Context, ep *Episode, a alert.Alert, open bool, closedAt time.Time) error {
-	ep.Alert, ep.Open, ep.ClosedAt, ep.LastSeen = a, open, closedAt, t.now
-	doc, err := json.Marshal(a)
-	if err != nil {
-		return fmt.Errorf("encode the alert: %w", err)
-	}
-	if err := t.exec(ctx, "UPDATE episodes SET alert = $1, is_open = $2, closed_at = $3, last_seen = $4 WHERE id = $5",
-		string(doc), flag(open), micros(closedAt), micros(t.now), ep.ID); err != nil {
-		return fmt.Errorf("update the episode: %w", err)
-	}
+	f.entries = append(f.entries, e)
 	return nil
 }
 
-// addCandidates queues the playbooks that have no candidate in this episode yet.
-func (t *txn) addCandidates(ctx context.Context, o Observation, ep Episode) (int, error) {
-	if len(o.Playbooks) == 0 {
-		return 0, nil
+// set takes over the latest observation of an episode.
+func (f *folding) set(ep *episode, o *observed, open bool, closedAt time.Time) {
+	ep.Alert, ep.doc, ep.Open, ep.ClosedAt, ep.LastSeen = o.Alert, o.doc, open, closedAt, f.now
+	if !ep.dirty {
+		ep.dirty = true
+		f.updated = append(f.updated, ep)
 	}
-	names, err := collect(ctx, t, func(r scanner) (string, error) {
-		var name string
-		return name, r.Scan(&name)
-	}, "SELECT playbook FROM candidates WHERE episode_id = $1", ep.ID)
-	if err != nil {
-		return 0, fmt.Errorf("read the candidates: %w", err)
-	}
-	have := make(map[string]bool, len(names))
-	for _, name := range names {
-		have[name] = true
-	}
+}
+
+// queue queues the playbooks that have no candidate in this episode yet.
+func (f *folding) queue(o *observed, ep *episode) (int, error) {
 	added := 0
 	for _, p := range o.Playbooks {
-		if have[p.Name] {
+		name := text(p.Name)
+		if ep.playbooks[name] {
 			continue
 		}
-		have[p.Name] = true
+		if ep.playbooks == nil {
+			ep.playbooks = map[string]bool{}
+		}
+		ep.playbooks[name] = true
 		id, err := newID()
 		if err != nil {
 			return added, err
 		}
-		n, err := t.affected(ctx, `INSERT INTO candidates (id, episode_id, playbook, playbook_hash, priority, exclusive, phase, created_at, due_at, expires_at)
-			VALUES ($1, $2, $3, $4, $5, $6, 'queued', $7, $7, $8) ON CONFLICT (episode_id, playbook) DO NOTHING`,
-			id, ep.ID, p.Name, p.Hash, int64(p.Priority), flag(p.Exclusive), micros(t.now), micros(t.now.Add(p.ExpireAfter)))
-		if err != nil {
-			return added, fmt.Errorf("queue the playbook %s: %w", p.Name, err)
-		}
-		if n == 0 {
-			continue
-		}
+		f.queued = append(f.queued, []any{id, ep.ID, name, text(p.Hash), int64(p.Priority), flag(p.Exclusive), "queued",
+			micros(f.now), micros(f.now), micros(f.now.Add(p.ExpireAfter))})
 		added++
-		e := ep.entry(journal.CandidateCreated, t.now)
+		e := ep.entry(journal.CandidateCreated, f.now)
 		e.CandidateID, e.Playbook = id, p.Name
-		if err := t.append(ctx, e); err != nil {
-			return added, err
-		}
-	}
-	if added > 0 {
-		t.wakes = true
+		f.entries = append(f.entries, e)
 	}
 	return added, nil
+}
+
+var (
+	pointSignals = insert("signals", "ON CONFLICT (source, fingerprint) DO UPDATE SET episode_id = excluded.episode_id, orphaned_at = excluded.orphaned_at",
+		texts("source", "fingerprint", "episode_id"), ints("orphaned_at"))
+	openEpisodes = insert("episodes", "ON CONFLICT DO NOTHING",
+		texts("id", "source", "fingerprint", "cluster", "alert"), ints("is_open", "opened_at", "closed_at", "last_seen"))
+	queueCandidates = insert("candidates", "ON CONFLICT (episode_id, playbook) DO NOTHING",
+		texts("id", "episode_id", "playbook", "playbook_hash"), ints("priority", "exclusive"), texts("phase"), ints("created_at", "due_at", "expires_at"))
+	updateEpisodes = bulk{columns: 5,
+		one: "UPDATE episodes SET alert = $2, is_open = $3, closed_at = $4, last_seen = $5 WHERE id = $1",
+		all: `UPDATE episodes e SET alert = w.alert, is_open = w.is_open, closed_at = w.closed_at, last_seen = w.last_seen
+			FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[]) AS w (id, alert, is_open, closed_at, last_seen) WHERE e.id = w.id`}
+)
+
+// flush writes what was folded. Episodes that ended come before those that
+// follow them: a signal has one open episode.
+func (f *folding) flush(ctx context.Context) error {
+	rows := make([][]any, 0, max(len(f.updated), len(f.opened), len(f.pointed)))
+	for _, ep := range f.updated {
+		rows = append(rows, []any{ep.ID, ep.doc, flag(ep.Open), micros(ep.ClosedAt), micros(ep.LastSeen)})
+	}
+	if _, err := f.write(ctx, updateEpisodes, rows); err != nil {
+		return fmt.Errorf("update the episodes: %w", err)
+	}
+	rows = rows[:0]
+	for _, ep := range f.opened {
+		rows = append(rows, []any{ep.ID, ep.Signal.Source, ep.Signal.Fingerprint, text(ep.Cluster), ep.doc, flag(ep.Open),
+			micros(ep.OpenedAt), micros(ep.ClosedAt), micros(ep.LastSeen)})
+	}
+	if err := f.all(ctx, openEpisodes, rows, "open the episodes"); err != nil {
+		return err
+	}
+	rows = rows[:0]
+	for _, sig := range f.pointed {
+		rows = append(rows, []any{sig.Source, sig.Fingerprint, sig.episodeID, sig.orphanedAt})
+	}
+	if err := f.all(ctx, pointSignals, rows, "point the signals at their episodes"); err != nil {
+		return err
+	}
+	if err := f.all(ctx, queueCandidates, f.queued, "queue the playbooks"); err != nil {
+		return err
+	}
+	return f.append(ctx, f.entries...)
+}
+
+// all writes rows of which none may be there already: the signals are locked.
+func (f *folding) all(ctx context.Context, b bulk, rows [][]any, what string) error {
+	n, err := f.write(ctx, b, rows)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	if n != int64(len(rows)) {
+		return fmt.Errorf("%s: %w", what, errRace)
+	}
+	if n > 0 {
+		f.wakes = true
+	}
+	return nil
 }
 
 // entry starts a journal entry about an episode.
 func (ep Episode) entry(kind journal.Kind, at time.Time) journal.Entry {
 	return journal.Entry{Kind: kind, At: at, Cluster: ep.Cluster, Source: ep.Signal.Source, Fingerprint: ep.Signal.Fingerprint,
 		AlertName: ep.Alert.Name(), EpisodeID: ep.ID}
+}
+
+// encodeEntry writes an entry as it is stored before it is sealed.
+func encodeEntry(e journal.Entry) ([]byte, error) {
+	if e.Kind == "" {
+		return nil, fmt.Errorf("%w: journal entry %s has no kind", ErrInvalid, e.ID)
+	}
+	e.Seq, e.Hash, e.PrevHash = 0, "", ""
+	doc, err := json.Marshal(e)
+	if err != nil {
+		return nil, fmt.Errorf("%w: encode journal entry %s (%s): its data is no JSON document: %w", ErrInvalid, e.ID, e.Kind, err)
+	}
+	return doc, nil
 }

@@ -25,15 +25,16 @@ func withOperation(ctx context.Context, what string) context.Context {
 	return context.WithValue(ctx, operationKey{}, what)
 }
 
-// intercepted returns db as it is without a wrap, and otherwise one that opens
-// the same DSN through it.
-func (w Wrap) intercepted(db *sql.DB, dsn string) *sql.DB {
-	if w == nil {
-		return db
-	}
+// connected opens the DSN of db with its driver: with prepared statements that
+// are kept, and through the wrap, if there is one.
+func (w Wrap) connected(db *sql.DB, dsn string) *sql.DB {
 	drv := db.Driver()
 	_ = db.Close() // nothing has been opened yet
-	return sql.OpenDB(w(connector{drv, dsn}))
+	var c driver.Connector = preparing{connector{drv, dsn}}
+	if w != nil {
+		c = w(c)
+	}
+	return sql.OpenDB(c)
 }
 
 // connector opens a DSN with a driver that has no connector of its own.

@@ -21,42 +21,39 @@ func (s *Store) Append(ctx context.Context, entries ...journal.Entry) error {
 	return s.inTx(ctx, "append to the journal", func(t *txn) error { return t.append(ctx, entries...) })
 }
 
+var writeJournal = insert("journal", "", texts("id"), ints("recorded", "ord", "at"), texts("kind", "run_id", "episode_id", "fingerprint", "alertname",
+	"playbook", "namespace", "target_kind", "target_name", "action", "outcome", "reason", "doc"))
+
 // append inserts unsequenced entries. Their order of sealing is that of their
 // transactions' times, then of their writing.
 func (t *txn) append(ctx context.Context, entries ...journal.Entry) error {
-	for _, e := range entries {
-		var err error
+	if len(entries) == 0 {
+		return nil
+	}
+	rows := make([][]any, len(entries))
+	for i, e := range entries {
 		if e.ID == "" {
+			var err error
 			if e.ID, err = newID(); err != nil {
 				return err
 			}
 		}
 		e.At = journal.Microseconds(cmpTime(e.At, t.now))
-		e.Seq, e.Hash, e.PrevHash = 0, "", ""
-		if e.Kind == "" {
-			return fmt.Errorf("%w: journal entry %s has no kind", ErrInvalid, e.ID)
-		}
-		if _, err := journal.Canonical(e); err != nil {
-			return fmt.Errorf("%w: %w", ErrInvalid, err)
-		}
-		doc, err := json.Marshal(e)
+		doc, err := encodeEntry(e)
 		if err != nil {
-			return fmt.Errorf("%w: encode journal entry %s: %w", ErrInvalid, e.ID, err)
+			return err
 		}
 		var namespace, kind, name string
 		if e.Target != nil {
 			namespace, kind, name = e.Target.Namespace, string(e.Target.Kind), e.Target.Name
 		}
-		err = t.exec(ctx, `INSERT INTO journal (id, recorded, ord, at, kind, run_id, episode_id, fingerprint, alertname, playbook, namespace,
-				target_kind, target_name, action, outcome, reason, doc)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)`,
-			text(e.ID), micros(t.now), t.s.ord.Add(1), micros(e.At), string(e.Kind), text(e.RunID), text(e.EpisodeID), text(e.Fingerprint), text(e.AlertName),
-			text(e.Playbook), text(namespace), text(kind), text(name), text(e.Action), text(e.Outcome), text(e.Reason), string(doc))
-		if err != nil {
-			return fmt.Errorf("write journal entry %s: %w", e.Kind, err)
-		}
-		t.wakes = true
+		rows[i] = []any{text(e.ID), micros(t.now), t.s.ord.Add(1), micros(e.At), string(e.Kind), text(e.RunID), text(e.EpisodeID), text(e.Fingerprint), text(e.AlertName),
+			text(e.Playbook), text(namespace), text(kind), text(name), text(e.Action), text(e.Outcome), text(e.Reason), string(doc)}
 	}
+	if _, err := t.write(ctx, writeJournal, rows); err != nil {
+		return fmt.Errorf("write the journal: %w", err)
+	}
+	t.wakes = true
 	return nil
 }
 

@@ -93,6 +93,39 @@ func (s *Store) tryTx(ctx context.Context, fn func(*txn) error) (err error) {
 	return nil
 }
 
+// ExecContext, QueryContext and QueryRowContext run a statement to its end on
+// SQLite, also when ctx ends meanwhile: it is there or it fails at once, and the
+// watch that its driver would keep costs more than a statement.
+func (t *txn) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return t.Tx.ExecContext(t.unwatched(ctx), query, args...)
+}
+
+// QueryContext is like ExecContext.
+func (t *txn) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return t.Tx.QueryContext(t.unwatched(ctx), query, args...)
+}
+
+// QueryRowContext is like ExecContext.
+func (t *txn) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	if ctx.Err() != nil {
+		return t.Tx.QueryRowContext(ctx, query, args...)
+	}
+	return t.Tx.QueryRowContext(t.unwatched(ctx), query, args...)
+}
+
+func (t *txn) unwatched(ctx context.Context) context.Context {
+	if t.s.clock == nil {
+		return ctx
+	}
+	return context.WithoutCancel(ctx)
+}
+
 // tick reads the clock anew.
 func (t *txn) tick(ctx context.Context) error {
 	now, err := t.s.now(ctx, t.Tx)
