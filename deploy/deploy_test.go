@@ -454,7 +454,7 @@ func playbookRoles(t *testing.T) []any {
 			for _, step := range remedy.Steps {
 				spec, ok := catalogue.Lookup(step.Action)
 				require.True(t, ok, step.Action)
-				for _, rule := range spec.RBAC {
+				for _, rule := range spec.Rules(p.Target.Kind) {
 					for _, group := range rule.APIGroups {
 						for _, resource := range rule.Resources {
 							key := group + "/" + resource

@@ -182,7 +182,11 @@ func (cl *cli) printAction(s action.Spec, output string) error {
 		if group == "" {
 			group = "core"
 		}
-		fmt.Fprintf(&b, "  %s: %s of %s\n", group, strings.Join(r.Verbs, ", "), strings.Join(r.Resources, ", "))
+		only := ""
+		if len(r.Kinds) > 0 {
+			only = "; for targets " + kinds(r.Kinds)
+		}
+		fmt.Fprintf(&b, "  %s: %s of %s%s\n", group, strings.Join(r.Verbs, ", "), strings.Join(r.Resources, ", "), only)
 	}
 	fmt.Fprintf(&b, "\nExample:\n%s\n", indent(strings.TrimSpace(s.Example), "  "))
 	_, err = fmt.Fprint(cl.out, b.String())

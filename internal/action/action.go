@@ -34,6 +34,22 @@ type Rule struct {
 	Resources     []string `json:"resources"`
 	Verbs         []string `json:"verbs"`
 	ClusterScoped bool     `json:"clusterScoped,omitempty"` // needs a ClusterRole: the resource lives outside namespaces or in any
+	// Kinds are the target kinds for which the right is needed; empty means all.
+	Kinds []Kind `json:"kinds,omitempty"`
+}
+
+// For reports whether the right is needed by a playbook that declares targets of
+// kind k; "" stands for any.
+func (r Rule) For(k Kind) bool {
+	if len(r.Kinds) == 0 || k == "" {
+		return true
+	}
+	for _, own := range r.Kinds {
+		if own.Covers(k) || k.Covers(own) {
+			return true
+		}
+	}
+	return false
 }
 
 // Spec describes an action to the playbook loader, the engine and the reader
@@ -65,6 +81,17 @@ func (s Spec) Accepts(k Kind) bool {
 		}
 	}
 	return false
+}
+
+// Rules are the rights that a playbook needs whose targets are of kind k.
+func (s Spec) Rules(k Kind) []Rule {
+	var out []Rule
+	for _, r := range s.RBAC {
+		if r.For(k) {
+			out = append(out, r)
+		}
+	}
+	return out
 }
 
 // Request asks for a plan.

@@ -88,7 +88,7 @@ func (w *work) planSteps(ctx context.Context, r *playbooks.Remedy, vars playbook
 		if !ok {
 			return nil, action.Errorf(action.ReasonUnsupported, "step %s: this version has no action %s", s.Name, s.Action)
 		}
-		rules = append(rules, spec.RBAC...)
+		rules = append(rules, spec.Rules(w.pb.Target.Kind)...)
 		params, err := s.With.RenderFor(spec, data)
 		if err != nil {
 			return nil, action.Errorf(action.ReasonRefused, "step %s: %w", s.Name, err)
@@ -101,7 +101,7 @@ func (w *work) planSteps(ctx context.Context, r *playbooks.Remedy, vars playbook
 		return nil, fmt.Errorf("check the permissions of ServiceAccount %s: %w", w.serviceAccount(), err)
 	}
 	if len(missing) > 0 {
-		return nil, action.Errorf(action.ReasonForbidden, "ServiceAccount %s may not %s; `alertmedic actions describe` lists the rules that an action needs",
+		return nil, action.Errorf(action.ReasonForbidden, "ServiceAccount %s may not %s; `alertmedic actions describe` lists the rights that an action needs",
 			w.serviceAccount(), strings.Join(missing, ", "))
 	}
 	for i, s := range out {

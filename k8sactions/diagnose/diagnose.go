@@ -33,6 +33,9 @@ func (p *Params) Validate() error {
 	return nil
 }
 
+// withPods are the kinds whose pods are looked at.
+var withPods = []action.Kind{action.KindPod, action.KindWorkload, action.KindService, action.KindJob}
+
 // Diagnose is the action diagnose.
 type Diagnose struct{}
 
@@ -48,17 +51,18 @@ func (Diagnose) Spec() action.Spec {
 			action.KindJob, action.KindPersistentVolumeClaim, action.KindHPA},
 		NewParams: func() any { return newParams() },
 		RBAC: []action.Rule{
-			{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"get", "list"}},
-			{APIGroups: []string{""}, Resources: []string{"pods/log"}, Verbs: []string{"get"}},
 			{APIGroups: []string{""}, Resources: []string{"events"}, Verbs: []string{"list"}},
-			{APIGroups: []string{""}, Resources: []string{"services", "persistentvolumeclaims"}, Verbs: []string{"get"}},
-			{APIGroups: []string{"apps"}, Resources: []string{"deployments", "statefulsets", "daemonsets"}, Verbs: []string{"get"}},
-			{APIGroups: []string{"apps"}, Resources: []string{"replicasets"}, Verbs: []string{"get", "list"}},
-			{APIGroups: []string{"apps"}, Resources: []string{"controllerrevisions"}, Verbs: []string{"list"}},
-			{APIGroups: []string{"batch"}, Resources: []string{"jobs"}, Verbs: []string{"get"}},
-			{APIGroups: []string{"autoscaling"}, Resources: []string{"horizontalpodautoscalers"}, Verbs: []string{"get"}},
-			{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: []string{"list"}},
-			{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"get"}, ClusterScoped: true},
+			{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"get", "list"}, Kinds: withPods},
+			{APIGroups: []string{""}, Resources: []string{"pods/log"}, Verbs: []string{"get"}, Kinds: withPods},
+			{APIGroups: []string{"apps"}, Resources: []string{"deployments", "statefulsets", "daemonsets"}, Verbs: []string{"get"}, Kinds: []action.Kind{action.KindWorkload}},
+			{APIGroups: []string{"apps"}, Resources: []string{"replicasets"}, Verbs: []string{"get", "list"}, Kinds: []action.Kind{action.KindWorkload}},
+			{APIGroups: []string{"apps"}, Resources: []string{"controllerrevisions"}, Verbs: []string{"list"}, Kinds: []action.Kind{action.KindStatefulSet, action.KindDaemonSet}},
+			{APIGroups: []string{""}, Resources: []string{"services"}, Verbs: []string{"get"}, Kinds: []action.Kind{action.KindService}},
+			{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: []string{"list"}, Kinds: []action.Kind{action.KindService}},
+			{APIGroups: []string{"batch"}, Resources: []string{"jobs"}, Verbs: []string{"get"}, Kinds: []action.Kind{action.KindJob}},
+			{APIGroups: []string{""}, Resources: []string{"persistentvolumeclaims"}, Verbs: []string{"get"}, Kinds: []action.Kind{action.KindPersistentVolumeClaim}},
+			{APIGroups: []string{"autoscaling"}, Resources: []string{"horizontalpodautoscalers"}, Verbs: []string{"get"}, Kinds: []action.Kind{action.KindHPA}},
+			{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"get"}, ClusterScoped: true, Kinds: []action.Kind{action.KindNode}},
 		},
 		Replay:         action.Idempotent,
 		DefaultTimeout: time.Minute,

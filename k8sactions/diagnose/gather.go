@@ -167,6 +167,9 @@ func podSelector(kind action.Kind, obj *unstructured.Unstructured) string {
 		}
 		return labels.SelectorFromSet(m).String()
 	}
+	if kind == action.KindPersistentVolumeClaim {
+		return "" // its selector is of volumes
+	}
 	raw, ok := live.Value(obj.Object, "spec", "selector").(map[string]any)
 	if !ok || len(raw) == 0 {
 		return ""
