@@ -196,7 +196,7 @@ func (s *Store) loadFile(ctx context.Context, file string, b *backupReader, o Re
 		return nil, fmt.Errorf("begin: %w", err)
 	}
 	defer func() { _ = tx.Rollback() }()
-	if *info, err = load(ctx, tx, b, o.BrokenLog); err != nil {
+	if *info, err = load(ctx, tx, &sqliteDialect, b, o.BrokenLog); err != nil {
 		return nil, err
 	}
 	if err := tx.Commit(); err != nil {
@@ -307,7 +307,7 @@ func (s *Store) restoreServer(ctx context.Context, b *backupReader, o RestoreOpt
 		if err := t.exec(ctx, "TRUNCATE "+strings.Join(names, ", ")); err != nil {
 			return fmt.Errorf("empty the tables: %w", err)
 		}
-		info, err := load(ctx, t, b, o.BrokenLog)
+		info, err := load(ctx, t.Tx, s.dialect, b, o.BrokenLog)
 		if err != nil {
 			return err
 		}
@@ -348,43 +348,54 @@ func (s *Store) upgradeBackup(ctx context.Context, file string, b *backupReader,
 }
 
 // load writes everything that a backup holds.
-func load(ctx context.Context, q querier, b *backupReader, brokenLog bool) (BackupInfo, error) {
-	l := &loader{ctx: ctx, q: q, schema: b.header.Schema}
+func load(ctx context.Context, tx *sql.Tx, d *dialect, b *backupReader, brokenLog bool) (BackupInfo, error) {
+	l := &loader{ctx: ctx, tx: tx, dialect: d, schema: b.header.Schema}
 	info, err := b.read(backupSink{table: l.begin, row: l.add})
 	if brokenLog && errors.Is(err, ErrBrokenLog) {
 		err = nil
 	}
-	if err == nil {
-		err = l.flush()
+	if err != nil {
+		l.rows = 0 // nothing more of it
 	}
-	return info, err
+	return info, errors.Join(err, l.end())
 }
 
-// loadParams bounds the parameters of one statement.
+// loadParams bounds the parameters of one statement on PostgreSQL, where each
+// statement is a round trip. SQLite takes a row a statement: the cost of naming
+// parameters grows with the square of their number.
 const loadParams = 2000
 
 // loader inserts rows, some of them at a time.
 type loader struct {
 	ctx     context.Context
-	q       querier
+	tx      *sql.Tx
+	dialect *dialect
 	schema  int64
 	table   string
 	columns []string
 	rows    int
 	args    []any
-	full    string // the statement for a full batch
+	full    *sql.Stmt // for a full batch
+}
+
+// batch is how many rows a full statement has.
+func (l *loader) batch() int {
+	if l.dialect.name == sqliteDialect.name {
+		return 1
+	}
+	return loadParams / len(l.columns)
 }
 
 // begin checks that a table is one that this schema has, column by column.
 func (l *loader) begin(name string, columns []string) error {
-	if err := l.flush(); err != nil {
+	if err := l.end(); err != nil {
 		return err
 	}
 	known := slices.ContainsFunc(backupTables, func(t table) bool { return t.name == name && t.since <= l.schema })
 	if !known {
 		return fmt.Errorf("%w: it has a table %q, and schema version %d has none", ErrBadBackup, name, l.schema)
 	}
-	rows, err := l.q.QueryContext(l.ctx, "SELECT * FROM "+name+" LIMIT 0")
+	rows, err := l.tx.QueryContext(l.ctx, "SELECT * FROM "+name+" LIMIT 0")
 	if err != nil {
 		return fmt.Errorf("look at table %s: %w", name, err)
 	}
@@ -396,7 +407,7 @@ func (l *loader) begin(name string, columns []string) error {
 	if want := slices.Sorted(slices.Values(columns)); !slices.Equal(have, want) {
 		return fmt.Errorf("%w: table %s has the columns %v, and schema version %d has %v", ErrBadBackup, name, want, l.schema, have)
 	}
-	l.table, l.columns, l.full = name, columns, ""
+	l.table, l.columns = name, columns
 	return nil
 }
 
@@ -407,25 +418,37 @@ func (l *loader) add(values []any) error {
 		}
 	}
 	l.args = append(l.args, values...)
-	l.rows++
-	if len(l.args)+len(l.columns) > loadParams {
+	if l.rows++; l.rows == l.batch() {
 		return l.flush()
 	}
 	return nil
+}
+
+// end finishes a table.
+func (l *loader) end() error {
+	err := l.flush()
+	if l.full != nil {
+		err = errors.Join(err, l.full.Close())
+		l.full = nil
+	}
+	return err
 }
 
 func (l *loader) flush() error {
 	if l.rows == 0 {
 		return nil
 	}
-	query := l.full
-	if n := loadParams / len(l.columns); l.rows != n || query == "" {
-		query = l.insert()
-		if l.rows == n {
-			l.full = query
+	exec := func() (sql.Result, error) { return l.tx.ExecContext(l.ctx, l.insert(), l.args...) }
+	if l.rows == l.batch() {
+		if l.full == nil {
+			var err error
+			if l.full, err = l.tx.PrepareContext(l.ctx, l.insert()); err != nil {
+				return fmt.Errorf("prepare to write table %s: %w", l.table, err)
+			}
 		}
+		exec = func() (sql.Result, error) { return l.full.ExecContext(l.ctx, l.args...) }
 	}
-	if _, err := l.q.ExecContext(l.ctx, query, l.args...); err != nil {
+	if _, err := exec(); err != nil {
 		return fmt.Errorf("write table %s: %w", l.table, err)
 	}
 	l.rows, l.args = 0, l.args[:0]
