@@ -148,10 +148,9 @@ func classifyTransport(err error, sent bool) *action.Error {
 	var netErr net.Error
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		if !sent {
-			return classified(action.ReasonTimeout, err, "")
-		}
-		return classified(action.ReasonUnclear, err, "")
+		// A read that was given up says that the API server is slow, or that the
+		// lease is unsure: no reason to give up the step, let alone to climb on.
+		return classified(unclear(sent), err, "")
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
 		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE),
 		errors.As(err, &netErr):

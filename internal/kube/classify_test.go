@@ -79,8 +79,8 @@ func TestClassify(t *testing.T) {
 		"eof":            {transport(io.EOF), action.ReasonUnclear, action.ReasonUnavailable},
 		"cut body":       {io.ErrUnexpectedEOF, action.ReasonUnclear, action.ReasonUnavailable},
 		"reset":          {transport(&net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)}), action.ReasonUnclear, action.ReasonUnavailable},
-		"deadline":       {transport(context.DeadlineExceeded), action.ReasonUnclear, action.ReasonTimeout},
-		"cancelled":      {transport(context.Canceled), action.ReasonUnclear, action.ReasonTimeout},
+		"deadline":       {transport(context.DeadlineExceeded), action.ReasonUnclear, action.ReasonUnavailable},
+		"cancelled":      {transport(context.Canceled), action.ReasonUnclear, action.ReasonUnavailable},
 		"something else": {errors.New("garbled answer"), action.ReasonUnclear, action.ReasonInternal},
 		"classified":     {fmt.Errorf("around: %w", action.Errorf(action.ReasonBlocked, "budget")), action.ReasonBlocked, action.ReasonBlocked},
 	} {
