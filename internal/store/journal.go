@@ -254,19 +254,35 @@ func (s *Store) LogIter(ctx context.Context, f LogFilter, fn func(journal.Entry)
 	}
 }
 
+// where selects by the rarest of the columns that the filter names, by its index
+// and in the order of seq, and compares the others: a planner that knows nothing
+// of the values could choose the one that most entries have.
 func (f LogFilter) where(after, before int64) *where {
 	w := &where{}
 	w.add("seq > $%d", after)
 	if before > 0 {
 		w.add("seq < $%d", before)
 	}
+	chosen := false
 	for _, c := range [...]struct{ column, value string }{
-		{"run_id", f.RunID}, {"episode_id", f.EpisodeID}, {"fingerprint", f.Fingerprint}, {"alertname", f.AlertName},
-		{"playbook", f.Playbook}, {"namespace", f.Namespace}, {"kind", f.Kind}, {"action", f.Action}, {"outcome", f.Outcome},
-		{"reason", f.Reason}, {"target_kind", f.TargetKind}, {"target_name", f.TargetName},
+		{"run_id", f.RunID}, {"episode_id", f.EpisodeID}, {"fingerprint", f.Fingerprint}, {"target_name", f.TargetName}, {"reason", f.Reason},
+		{"action", f.Action}, {"alertname", f.AlertName}, {"playbook", f.Playbook}, {"namespace", f.Namespace}, {"outcome", f.Outcome},
+		{"target_kind", f.TargetKind}, {"kind", f.Kind},
 	} {
-		w.equal(c.column, c.value)
+		switch {
+		case c.value == "":
+		case chosen:
+			w.equal(c.column+" || ''", c.value)
+		default:
+			chosen = true
+			w.equal(c.column, c.value)
+			w.add(c.column + " <> ''") // as the index says of itself
+		}
 	}
-	w.span("at", f.Since, f.Until)
+	at := "at"
+	if chosen {
+		at = "at + 0"
+	}
+	w.span(at, f.Since, f.Until)
 	return w
 }

@@ -74,7 +74,7 @@ func (p *pruner) anchor(ctx context.Context) (anchor, error) {
 // entries removes the first of the entries up to the anchor.
 func (p *pruner) entries(ctx context.Context, upTo int64) (int64, error) {
 	var first int64
-	if err := p.s.read.QueryRowContext(ctx, "SELECT COALESCE(MIN(seq), 0) FROM journal").Scan(&first); err != nil {
+	if err := p.s.read.QueryRowContext(ctx, "SELECT COALESCE(MIN(seq), 0) FROM journal WHERE seq IS NOT NULL").Scan(&first); err != nil {
 		return 0, fmt.Errorf("read where the journal begins: %w", err)
 	}
 	if first == 0 || first > upTo {
@@ -93,7 +93,7 @@ func (p *pruner) entries(ctx context.Context, upTo int64) (int64, error) {
 // before it are older than cutoff and of no live run.
 func (p *pruner) lastBefore(ctx context.Context, after int64, cutoff time.Time) (journal.Head, error) {
 	var live int64
-	if err := p.s.read.QueryRowContext(ctx, `SELECT COALESCE(MIN(j.seq), 0) FROM runs r JOIN journal j ON j.run_id = r.id AND j.seq IS NOT NULL
+	if err := p.s.read.QueryRowContext(ctx, `SELECT COALESCE(MIN(j.seq), 0) FROM runs r JOIN journal j ON j.run_id = r.id AND j.run_id <> '' AND j.seq IS NOT NULL
 		WHERE r.phase <> 'done'`).Scan(&live); err != nil {
 		return journal.Head{}, fmt.Errorf("look for entries of live runs: %w", err)
 	}
@@ -123,7 +123,7 @@ func (p *pruner) lastBefore(ctx context.Context, after int64, cutoff time.Time) 
 }
 
 func (t *txn) setAnchor(ctx context.Context, h journal.Head, cutoff time.Time, actor string) error {
-	a := anchor{Pruned: journal.Pruned{Seq: h.Seq, Hash: h.Hash}, At: t.now}
+	a := anchor{Pruned: journal.Pruned(h), At: t.now}
 	data, err := json.Marshal(a.Pruned)
 	if err != nil {
 		return fmt.Errorf("encode the anchor: %w", err)
