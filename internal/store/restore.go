@@ -395,12 +395,8 @@ func (l *loader) begin(name string, columns []string) error {
 	if !known {
 		return fmt.Errorf("%w: it has a table %q, and schema version %d has none", ErrBadBackup, name, l.schema)
 	}
-	rows, err := l.tx.QueryContext(l.ctx, "SELECT * FROM "+name+" LIMIT 0")
+	have, err := l.columnsOf(name)
 	if err != nil {
-		return fmt.Errorf("look at table %s: %w", name, err)
-	}
-	have, err := rows.Columns()
-	if err = errors.Join(err, rows.Close()); err != nil {
 		return fmt.Errorf("look at table %s: %w", name, err)
 	}
 	slices.Sort(have)
@@ -409,6 +405,16 @@ func (l *loader) begin(name string, columns []string) error {
 	}
 	l.table, l.columns = name, columns
 	return nil
+}
+
+func (l *loader) columnsOf(table string) ([]string, error) {
+	rows, err := l.tx.QueryContext(l.ctx, "SELECT * FROM "+table+" LIMIT 0")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	columns, err := rows.Columns()
+	return columns, errors.Join(err, rows.Err())
 }
 
 func (l *loader) add(values []any) error {
