@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -58,7 +59,9 @@ type trial struct {
 	since    time.Time
 
 	mu    sync.Mutex
-	armed Moment // kill the process of the next change at this moment
+	armed Moment // do how to the process of the next change at this moment
+	how   string
+	do    func(*Process) error
 	shot  chan struct{}
 	kills []Kill
 }
@@ -85,7 +88,10 @@ func killed(t *testing.T, dsn string, replicas int) {
 	k.start(replicas, monitoring)
 
 	k.proxy.Choose(faults(rand.New(rand.NewPCG(seed, 4))))
-	k.proxy.Watch(k.strike)
+	k.proxy.Watch(func(c Call, m Moment) {
+		k.world.vanish(c, m)
+		k.strike(c, m)
+	})
 	var going sync.WaitGroup
 	living, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	var end sync.Once
@@ -98,6 +104,7 @@ func killed(t *testing.T, dsn string, replicas int) {
 
 	k.waitForChange()
 	for range kills {
+		k.disturb()
 		k.kill()
 	}
 	limitMu.Lock()
@@ -148,6 +155,8 @@ func faults(random *rand.Rand) func(Call) Fault {
 			return f
 		}
 		switch {
+		case strings.Contains(c.Path, "/deployments/vanish-"):
+			f.Cut = CutBefore // see world.vanish
 		case n < 8:
 			f.Cut = CutBefore
 		case n < 16:
@@ -181,7 +190,7 @@ func (k *trial) waitForChange() {
 	require.NoError(k.t, testcluster.Poll(ctx, func(context.Context) (bool, error) { return len(k.proxy.Calls()) > 0, nil }), "no change was asked for")
 }
 
-// strike kills the process that makes a change, when the trial wants that.
+// strike does what the trial waits to do to the process that makes a change.
 func (k *trial) strike(c Call, m Moment) {
 	k.mu.Lock()
 	if k.armed != m || c.Event() {
@@ -189,54 +198,97 @@ func (k *trial) strike(c Call, m Moment) {
 		return
 	}
 	k.armed = ""
-	shot := k.shot
+	shot, how, do := k.shot, k.how, k.do
 	k.mu.Unlock()
 	defer close(shot)
 	for _, p := range k.replicas {
 		if p.Name() == c.Replica {
-			k.shoot(p, string(m))
+			k.note(p, how)
+			if err := do(p); err != nil {
+				k.t.Error(err)
+			}
 		}
 	}
 }
 
-func (k *trial) shoot(p *Process, how string) {
-	kill := Kill{At: time.Now(), Replica: p.Name(), How: how}
-	if err := p.Kill(); err != nil {
-		k.t.Error(err)
-	}
+func (k *trial) note(p *Process, how string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.kills = append(k.kills, kill)
+	k.kills = append(k.kills, Kill{At: time.Now(), Replica: p.Name(), How: how})
+}
+
+// disturb does, now and then, what is gentler than a kill: it lets a process
+// stand still for longer than its lease while its change is on the way, so that
+// another takes the run over before it goes on; or it asks one to end.
+func (k *trial) disturb() {
+	k.t.Helper()
+	if !soaking() {
+		return
+	}
+	p := k.replicas[k.random.IntN(len(k.replicas))]
+	if !p.Running() {
+		return
+	}
+	switch n := k.random.IntN(16); {
+	case n == 0 && len(k.replicas) > 1:
+		k.await(Arrived, "paused", func(p *Process) error { return p.Pause() })
+		timer := time.NewTimer(5 * time.Second)
+		defer timer.Stop()
+		<-timer.C
+		for _, p := range k.replicas {
+			if p.Running() {
+				require.NoError(k.t, p.Resume())
+			}
+		}
+	case n == 1:
+		ctx, cancel := context.WithTimeout(k.t.Context(), 30*time.Second)
+		defer cancel()
+		k.note(p, "asked to end")
+		require.NoError(k.t, p.Terminate(ctx))
+		require.NoError(k.t, p.Restart())
+	}
+}
+
+// await does something to the process of the next change at a moment of it, or
+// to nobody when none comes soon.
+func (k *trial) await(m Moment, how string, do func(*Process) error) bool {
+	k.t.Helper()
+	shot := make(chan struct{})
+	k.mu.Lock()
+	k.armed, k.shot, k.how, k.do = m, shot, how, do
+	k.mu.Unlock()
+	timer := time.NewTimer(3 * time.Second)
+	defer timer.Stop()
+	select {
+	case <-shot:
+		return true
+	case <-timer.C:
+	}
+	k.mu.Lock()
+	missed := k.armed == m
+	k.armed = ""
+	k.mu.Unlock()
+	if !missed {
+		<-shot
+	}
+	return !missed
 }
 
 // kill makes one kill and starts what was killed again.
 func (k *trial) kill() {
 	k.t.Helper()
-	moments := []Moment{"", Arrived, Answered}
-	moment := moments[k.random.IntN(len(moments))]
-	wait := 100*time.Millisecond + time.Duration(k.random.Int64N(int64(900*time.Millisecond)))
 	victim := k.replicas[k.random.IntN(len(k.replicas))]
-	shot := make(chan struct{})
-	if moment != "" {
-		k.mu.Lock()
-		k.armed, k.shot = moment, shot
-		k.mu.Unlock()
-		wait = 3 * time.Second
-	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-shot:
-	case <-timer.C:
-		k.mu.Lock()
-		missed := moment == "" || k.armed == moment
-		k.armed = ""
-		k.mu.Unlock()
-		if missed {
-			k.shoot(victim, "at random")
-		} else {
-			<-shot
+	wait := 100*time.Millisecond + time.Duration(k.random.Int64N(int64(900*time.Millisecond)))
+	kill := func(p *Process) error { return p.Kill() }
+	moment := []Moment{"", Arrived, Answered}[k.random.IntN(3)]
+	if moment == "" || !k.await(moment, "killed: "+string(moment), kill) {
+		if moment == "" {
+			timer := time.NewTimer(wait)
+			defer timer.Stop()
+			<-timer.C
 		}
+		k.note(victim, "killed: at random")
+		require.NoError(k.t, kill(victim))
 	}
 	for _, p := range k.replicas {
 		if p.Running() {
@@ -352,4 +404,6 @@ func (k *trial) account(cluster *testcluster.Cluster) {
 	report := Account(r)
 	report.Title = fmt.Sprintf("%s: %d processes on %s, %s", k.t.Name(), len(k.replicas), s.Dialect(), time.Since(k.since).Round(time.Second))
 	report.Publish(k.t)
+	require.Positive(k.t, report.Table.Applied, "nothing was done: the trial proves nothing")
+	require.Positive(k.t, report.Table.TakenOver, "nobody took anything over: the trial proves nothing")
 }

@@ -44,7 +44,7 @@ type Record struct {
 type Kill struct {
 	At      time.Time `json:"at"`
 	Replica string    `json:"replica"`
-	How     string    `json:"how"` // "at random", "arrived", "answered", "paused", ...
+	How     string    `json:"how"` // "killed: arrived" (see Moment), "paused", ...
 }
 
 // Mutation is one change in the API server's audit log.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -69,16 +71,17 @@ const (
 	alertCordon  = "MedicCordon"  // the node is unschedulable
 	alertLadder  = "MedicLadder"  // only the second rung, a scaling, helps
 	alertBoth    = "MedicBoth"    // two playbooks for one object: pod.delete and workload.restart
+	alertVanish  = "MedicVanish"  // its object is deleted while the fate of the change is unclear
 )
 
 func alerts() []string {
-	return []string{alertDelete, alertRestart, alertScale, alertCordon, alertLadder, alertBoth}
+	return []string{alertDelete, alertRestart, alertScale, alertCordon, alertLadder, alertBoth, alertVanish}
 }
 
 // matching says which playbooks must answer each alert.
 func matching() map[string][]string {
 	return map[string][]string{alertDelete: {"delete"}, alertRestart: {"restart"}, alertScale: {"scale"}, alertCordon: {"cordon"},
-		alertLadder: {"ladder"}, alertBoth: {"both-delete", "both-restart"}}
+		alertLadder: {"ladder"}, alertBoth: {"both-delete", "both-restart"}, alertVanish: {"vanish"}}
 }
 
 func loadPlaybooks() []string {
@@ -108,6 +111,10 @@ func loadPlaybooks() []string {
     steps: [{name: scale, action: workload.scale, with: {to: "{{ .Labels.replicas }}", max: 3}}]
     verify: {timeout: 8s, stableFor: 1s}
     onFailure: Revert`),
+		playbook("vanish", alertVanish, "Deployment", "", `
+  - name: restart
+    steps: [{name: restart, action: workload.restart}]
+    verify: {timeout: 8s, stableFor: 1s}`),
 		playbook("both-delete", alertBoth, "Workload", "exclusive: false", `
   - name: delete
     steps: [{name: delete, action: pod.delete, with: {gracePeriod: 1s}}]
@@ -144,7 +151,7 @@ func newWorld(t *testing.T, cluster *testcluster.Cluster, monitoring *Monitoring
 				tg.node = cluster.Node(t, testcluster.NodeOptions{}).Name
 				w.nodes = append(w.nodes, tg.node)
 			} else {
-				tg.deployment = fmt.Sprintf("%s-%d", map[string]string{alertDelete: "delete", alertRestart: "restart", alertScale: "scale", alertLadder: "ladder", alertBoth: "both"}[alert], i)
+				tg.deployment = fmt.Sprintf("%s-%d", map[string]string{alertDelete: "delete", alertRestart: "restart", alertScale: "scale", alertLadder: "ladder", alertBoth: "both", alertVanish: "vanish"}[alert], i)
 				w.deploy(t, tg.deployment)
 			}
 			w.targets = append(w.targets, tg)
@@ -160,14 +167,18 @@ func newWorld(t *testing.T, cluster *testcluster.Cluster, monitoring *Monitoring
 
 func (w *world) deploy(t *testing.T, name string) {
 	t.Helper()
+	require.NoError(t, w.create(t.Context(), name))
+}
+
+func (w *world) create(ctx context.Context, name string) error {
 	labels, one, grace := map[string]string{"app": name}, int32(1), int64(1)
-	_, err := w.cluster.Client().AppsV1().Deployments(w.ns).Create(t.Context(), &appsv1.Deployment{
+	_, err := w.cluster.Client().AppsV1().Deployments(w.ns).Create(ctx, &appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: appsv1.DeploymentSpec{Replicas: &one, Selector: &metav1.LabelSelector{MatchLabels: labels},
 			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels},
 				Spec: corev1.PodSpec{TerminationGracePeriodSeconds: &grace, Containers: []corev1.Container{{Name: "app", Image: "app:1"}}}}},
 	}, metav1.CreateOptions{})
-	require.NoError(t, err)
+	return err
 }
 
 // look reads everything once.
@@ -295,6 +306,12 @@ func (w *world) begin(ctx context.Context, s *snapshot, tg *target) error {
 		tr.healed = func(s *snapshot) bool { return s.nodes[tg.node].Spec.Unschedulable }
 	} else {
 		d := s.deployments[tg.deployment]
+		if d == nil {
+			return w.create(ctx, tg.deployment) // fires when that is seen
+		}
+		if d.DeletionTimestamp != nil {
+			return nil
+		}
 		tr.labels["namespace"], tr.labels["deployment"] = w.ns, tg.deployment
 		replicas := *d.Spec.Replicas
 		was := d.Spec.Template.Annotations["alertmedic.io/restart"]
@@ -306,6 +323,8 @@ func (w *world) begin(ctx context.Context, s *snapshot, tg *target) error {
 			}
 			tr.labels["pod"] = pod.Name
 			tr.healed = func(s *snapshot) bool { return s.pods[pod.Name] == nil || s.pods[pod.Name].UID != pod.UID }
+		case alertVanish:
+			tr.healed = func(s *snapshot) bool { return s.deployments[tg.deployment] == nil }
 		case alertRestart:
 			tr.healed = func(s *snapshot) bool {
 				return s.deployments[tg.deployment].Spec.Template.Annotations["alertmedic.io/restart"] != was
@@ -319,6 +338,17 @@ func (w *world) begin(ctx context.Context, s *snapshot, tg *target) error {
 	w.monitoring.Fire(tr.alert, tr.labels)
 	w.troubles = append(w.troubles, tr)
 	return nil
+}
+
+// vanish deletes a Deployment of alertVanish at the moment in which a change of
+// it is cut off: its fate cannot be known then.
+func (w *world) vanish(c Call, m Moment) {
+	name, found := strings.CutPrefix(c.Path, "/apis/apps/v1/namespaces/"+w.ns+"/deployments/")
+	if m != Arrived || !found || !strings.HasPrefix(name, "vanish-") || c.Method != http.MethodPatch {
+		return
+	}
+	// An error leaves the object where it is, which is only one vanishing less.
+	_ = w.cluster.Client().AppsV1().Deployments(w.ns).Delete(context.Background(), name, metav1.DeleteOptions{})
 }
 
 // podOf is a running pod of a Deployment, older than the alert will be.
