@@ -31,7 +31,9 @@ func (s *service) entries(t *testing.T, kind journal.Kind) []journal.Entry {
 func (s *service) quiet(t *testing.T) (opened, reopened, closed int) {
 	t.Helper()
 	began := time.Now()
-	defer func() { t.Logf("quiet after %s: %d opened, %d reopened", time.Since(began).Round(time.Millisecond), opened, reopened) }()
+	defer func() {
+		t.Logf("quiet after %s: %d opened, %d reopened", time.Since(began).Round(time.Millisecond), opened, reopened)
+	}()
 	eventually(t, "every episode is closed", func() bool {
 		opened, reopened, closed = len(s.entries(t, journal.EpisodeOpened)), len(s.entries(t, journal.EpisodeReopened)), len(s.entries(t, journal.EpisodeClosed))
 		return opened > 0 && closed == opened+reopened

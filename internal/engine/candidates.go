@@ -19,9 +19,11 @@ import (
 // it with a reason.
 func (e *Engine) resolve(ctx context.Context, c store.Candidate) {
 	log := e.Logger.With("candidate", c.ID, "playbook", c.Playbook, "alertname", c.Episode.Alert.Name())
+	// The call has a deadline of its own: one that is used up by an API server that
+	// says nothing must leave time to write that down.
+	res, err := e.resolutionInTime(ctx, c)
 	ctx, cancel := context.WithTimeout(ctx, e.CallTimeout)
 	defer cancel()
-	res, err := e.resolution(ctx, c)
 	if err != nil {
 		if errors.Is(ctx.Err(), context.Canceled) {
 			e.giveBack(ctx, c, log)
@@ -78,6 +80,12 @@ func resolutionLabel(r store.Resolution, out store.ResolveResult) string {
 		return string(r.Outcome)
 	}
 	return "retry"
+}
+
+func (e *Engine) resolutionInTime(ctx context.Context, c store.Candidate) (store.Resolution, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.CallTimeout)
+	defer cancel()
+	return e.resolution(ctx, c)
 }
 
 // resolution decides about a candidate. An error is temporary.

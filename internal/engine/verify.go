@@ -28,7 +28,8 @@ const (
 type observation struct {
 	Health     kube.State         `json:"health"`
 	HealthWhy  string             `json:"healthWhy,omitempty"`
-	Alert      guard.AlertState   `json:"alert,omitempty"` // "" when the playbook ignores it
+	Unseen     bool               `json:"unseen,omitempty"` // the API server did not tell of the object
+	Alert      guard.AlertState   `json:"alert,omitempty"`  // "" when the playbook ignores it
 	AlertWhy   string             `json:"alertWhy,omitempty"`
 	Conditions []conditionOutcome `json:"conditions,omitempty"`
 }
@@ -41,7 +42,8 @@ type conditionOutcome struct {
 
 // judge turns one look into a verdict and says what is missing. The object's
 // health is always a witness: a resolved alert alone proves nothing, since our
-// own change may have hidden it.
+// own change may have hidden it. An alert that fires proves nothing either while
+// the API server is away: what exporters read from it they go on telling as it was.
 func judge(o observation) (Verdict, string) {
 	var bad, open []string
 	switch o.Health {
@@ -69,6 +71,8 @@ func judge(o observation) (Verdict, string) {
 		}
 	}
 	switch {
+	case o.Unseen:
+		return Unknown, strings.Join(append(open, bad...), "; ")
 	case len(bad) > 0:
 		return NotHealed, strings.Join(append(bad, open...), "; ")
 	case len(open) > 0:
@@ -142,7 +146,7 @@ func maxTime(a, b time.Time) time.Time {
 func (w *work) look(ctx context.Context, r *playbooks.Remedy) observation {
 	var o observation
 	h, err := w.e.Cluster.Health(ctx, w.run.Target)
-	o.Health, o.HealthWhy = h.State, h.Message
+	o.Health, o.HealthWhy, o.Unseen = h.State, h.Message, !h.Seen()
 	if err != nil {
 		o.Health, o.HealthWhy = kube.Unknown, err.Error()
 	}

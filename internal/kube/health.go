@@ -33,6 +33,10 @@ type Health struct {
 	Object map[string]any `json:"object,omitempty"`
 }
 
+// Seen reports whether the API server told of the object: false means that it
+// could not be asked, which says nothing about the object.
+func (h Health) Seen() bool { return h.State != Unknown || h.Reason != healthUnreachable }
+
 func healthy(reason, format string, args ...any) Health {
 	return Health{State: Healthy, Reason: reason, Message: fmt.Sprintf(format, args...)}
 }
