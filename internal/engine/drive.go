@@ -76,7 +76,11 @@ func (w *work) giveBack(ctx context.Context, cause error) {
 	w.queued = nil
 	w.st.Backoffs++
 	w.run.Message = cause.Error()
-	if err := w.release(ctx, w.now.Add(w.e.backoff(w.st.Backoffs)), store.WaitRetry); err != nil {
+	due := w.now.Add(w.e.backoff(w.st.Backoffs))
+	if !w.st.Mutated && w.run.ExpiresAt.After(w.now) && due.After(w.run.ExpiresAt) {
+		due = w.run.ExpiresAt // end as expired on time, not late
+	}
+	if err := w.release(ctx, due, store.WaitRetry); err != nil {
 		w.e.Logger.Error("give the run back; its lease runs out", "run", w.run.ID, "err", err)
 	}
 }

@@ -21,8 +21,11 @@ import (
 func (w *work) plan(ctx context.Context) error {
 	if !w.st.Mutated && !w.run.ExpiresAt.After(w.now) {
 		why := "limits.expireAfter was over before the run could act"
-		if w.st.LastGuard != "" {
+		switch {
+		case w.st.LastGuard != "":
 			why += "; it was held back by " + string(w.st.LastGuard)
+		case w.st.Backoffs > 0 && w.run.Message != "":
+			why += "; the last attempt failed: " + w.run.Message
 		}
 		return w.end(ctx, store.Expired, "expired", why)
 	}
