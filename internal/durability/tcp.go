@@ -23,6 +23,8 @@ type TCPProxy struct {
 	state   linkState
 	changed chan struct{} // closed and replaced when state changes
 	conns   map[net.Conn]struct{}
+	opened  int // connections so far
+	dead    int // those up to this number pass nothing any more
 }
 
 type linkState int
@@ -63,6 +65,16 @@ func (p *TCPProxy) Stall() { p.set(linkStall) }
 // Heal lets everything pass again.
 func (p *TCPProxy) Heal() { p.set(linkUp) }
 
+// Forget heals for connections that are made from now on. Through those that
+// there are nothing passes any more, and nobody is told: the server has moved,
+// or a firewall has lost its state.
+func (p *TCPProxy) Forget() {
+	p.mu.Lock()
+	p.dead = p.opened
+	p.mu.Unlock()
+	p.set(linkUp)
+}
+
 // DropConnections resets the connections there are and accepts new ones at once.
 func (p *TCPProxy) DropConnections() {
 	p.mu.Lock()
@@ -93,17 +105,17 @@ func (p *TCPProxy) drop() {
 	}
 }
 
-// pass waits until bytes may pass; false: the connection has to end.
-func (p *TCPProxy) pass() bool {
+// pass waits until bytes may pass on the nth connection; false: it has to end.
+func (p *TCPProxy) pass(n int) bool {
 	for {
 		p.mu.Lock()
-		state, changed := p.state, p.changed
+		state, changed, dead := p.state, p.changed, n <= p.dead
 		p.mu.Unlock()
-		switch state {
-		case linkUp:
-			return true
-		case linkDown, linkEnded:
+		switch {
+		case state == linkDown, state == linkEnded:
 			return false
+		case state == linkUp && !dead:
+			return true
 		}
 		<-changed
 	}
@@ -148,7 +160,11 @@ func (p *TCPProxy) serve(client net.Conn) {
 		return
 	}
 	defer p.untrack(client)
-	if !p.pass() {
+	p.mu.Lock()
+	p.opened++
+	n := p.opened
+	p.mu.Unlock()
+	if !p.pass(n) {
 		return
 	}
 	server, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", p.upstream)
@@ -157,22 +173,22 @@ func (p *TCPProxy) serve(client net.Conn) {
 	}
 	defer p.untrack(server)
 	var both sync.WaitGroup
-	both.Go(func() { p.copy(server, client) })
-	both.Go(func() { p.copy(client, server) })
+	both.Go(func() { p.copy(n, server, client) })
+	both.Go(func() { p.copy(n, client, server) })
 	both.Wait()
 }
 
-func (p *TCPProxy) copy(to, from net.Conn) {
+func (p *TCPProxy) copy(n int, to, from net.Conn) {
 	defer to.Close()
 	defer from.Close()
 	buf := make([]byte, 32<<10)
 	for {
-		n, err := from.Read(buf)
-		if n > 0 {
-			if !p.pass() {
+		read, err := from.Read(buf)
+		if read > 0 {
+			if !p.pass(n) {
 				return
 			}
-			if _, err := to.Write(buf[:n]); err != nil {
+			if _, err := to.Write(buf[:read]); err != nil {
 				return
 			}
 		}
@@ -180,7 +196,7 @@ func (p *TCPProxy) copy(to, from net.Conn) {
 			if !errors.Is(err, io.EOF) {
 				return
 			}
-			p.pass()
+			p.pass(n)
 			return
 		}
 	}

@@ -86,13 +86,40 @@ func (w *work) call(ctx context.Context, s store.Step) error {
 	began := time.Now()
 	res, err := w.e.Actions.Apply(cctx, plan, s.State)
 	w.e.m.actionSeconds.WithLabelValues(s.Action).Observe(time.Since(began).Seconds())
-	if w.now, _ = w.e.clock(ctx, w.now); err != nil {
-		return w.callFailed(ctx, s, res, err)
+	w.now, _ = w.e.clock(ctx, w.now)
+	recorded := w.called(ctx, s, res, err)
+	if errors.Is(recorded, store.ErrFenced) {
+		w.late(ctx, s, err)
 	}
-	if res.Done {
+	return recorded
+}
+
+// called records what became of a call.
+func (w *work) called(ctx context.Context, s store.Step, res action.Result, err error) error {
+	switch {
+	case err != nil:
+		return w.callFailed(ctx, s, res, err)
+	case res.Done:
 		return w.stepDone(ctx, s, res)
 	}
 	return w.stepWaits(ctx, s, res)
+}
+
+// late tells of a call that ended after another worker had taken the run over:
+// this process stood still, or could not reach the database. The new owner looks
+// for the change before it does anything; nothing is decided here.
+func (w *work) late(ctx context.Context, s store.Step, err error) {
+	en := w.stepEntry(journal.StepLate, s)
+	en.Outcome, en.Message = "answered", "the call was answered after another worker had taken the run over, which looks for the change itself"
+	if err != nil {
+		en.Outcome, en.Reason = "failed", string(action.ReasonOf(err))
+		en.Message = "the call ended after another worker had taken the run over, which looks for the change itself: " + err.Error()
+	}
+	log := w.e.Logger.With("run", w.run.ID, "step", s.Name, "action", s.Action)
+	log.Warn("a call ended after another worker had taken the run over; its change, if it was made, is for that one to find", "err", err)
+	if err := w.e.Store.Append(ctx, en); err != nil {
+		log.Error("write about the late call to the journal", "err", err)
+	}
 }
 
 // clock reads the store's clock, and falls back on the time before: an outcome

@@ -39,6 +39,7 @@ const (
 	StepFailed        Kind = "step.failed"
 	StepUnknown       Kind = "step.unknown"
 	StepObserved      Kind = "step.observed" // what Observe concluded after a crash
+	StepLate          Kind = "step.late"     // a call ended after another worker took the run over
 	StepSimulated     Kind = "step.simulated"
 	StepReverted      Kind = "step.reverted"
 	StepRevertFailed  Kind = "step.revert-failed"

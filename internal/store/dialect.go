@@ -61,7 +61,7 @@ var postgresDialect = dialect{
 	skipLocked:    " FOR UPDATE SKIP LOCKED",
 	now:           "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
 	arrays:        true,
-	migrationLock: "SELECT pg_advisory_xact_lock(1634497905, hashtext(current_schema()))",
+	migrationLock: "SELECT set_config('idle_in_transaction_session_timeout', '0', true), pg_advisory_xact_lock(1634497905, hashtext(current_schema()))",
 	open:          openPostgres,
 	fault:         postgresFault,
 }
@@ -126,6 +126,9 @@ func openPostgres(ctx context.Context, loc location, maxOpen int, wrap Wrap) (*s
 	if err != nil {
 		// The parser's error may hold parts of the DSN.
 		return nil, nil, fmt.Errorf("the DSN %s cannot be used: check host, port and options", loc.shown)
+	}
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = maxSilence / 2 // of each address
 	}
 	pool := stdlib.GetConnector(*cfg, stdlib.OptionAfterConnect(durableCommits))
 	if wrap != nil {

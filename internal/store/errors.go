@@ -28,13 +28,16 @@ func (s *Store) wrap(what string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, context.Canceled) {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	for _, own := range []error{ErrFenced, ErrNotFound, ErrNewerSchema, ErrBusy, ErrNoApproval, ErrPlanChanged, ErrUnavailable, ErrCorrupt, ErrBadCursor, ErrAmbiguous, ErrInvalid} {
 		if errors.Is(err, own) {
 			return fmt.Errorf("%s: %w", what, err)
 		}
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%s: %w: %s did not answer in time, look at its load and, if there is one, the network between: %w", what, ErrUnavailable, s.loc.shown, err)
 	}
 	f := s.dialect.fault(err)
 	if s.loc.url != "" {

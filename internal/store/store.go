@@ -109,10 +109,14 @@ func newStore(loc location, o Options) (*Store, error) {
 
 func (s *Store) open(ctx context.Context, o Options) error {
 	var err error
-	if s.db, s.read, err = s.dialect.open(ctx, s.loc, cmp.Or(o.MaxOpen, 8), o.Wrap); err != nil {
+	wrap := o.Wrap
+	if s.loc.url != "" {
+		wrap = impatiently(wrap)
+	}
+	if s.db, s.read, err = s.dialect.open(ctx, s.loc, cmp.Or(o.MaxOpen, 8), wrap); err != nil {
 		return s.wrap("open the database "+s.loc.shown, err)
 	}
-	if err := s.migrate(ctx); err != nil {
+	if err := s.migrate(patient(ctx)); err != nil {
 		return err
 	}
 	if s.dialect.now == "" {

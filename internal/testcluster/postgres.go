@@ -145,6 +145,38 @@ func startPostgres(ctx context.Context, opts PostgresOptions) (_ *Postgres, err 
 	return &Postgres{DSN: dsn.String(), supervisor: sup}, nil
 }
 
+// Restart stops the server as a crash would, every connection with it, and
+// starts it again on the same port and data. It returns when it answers.
+func (p *Postgres) Restart(ctx context.Context) error {
+	server := p.Process()
+	// Immediate shutdown: a killed postmaster would leave its children behind,
+	// which live in groups of their own.
+	if err := syscall.Kill(server.PID(), syscall.SIGQUIT); err != nil {
+		return fmt.Errorf("stop PostgreSQL: %w", err)
+	}
+	select {
+	case <-server.exited():
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if err := server.Restart(); err != nil {
+		return fmt.Errorf("start PostgreSQL again: %w", err)
+	}
+	db, err := sql.Open("pgx", p.DSN)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return Poll(ctx, func(ctx context.Context) (bool, error) {
+		select {
+		case <-server.exited():
+			return false, fmt.Errorf("postgres ended: %s", server.logTail())
+		default:
+			return db.PingContext(ctx) == nil, nil
+		}
+	})
+}
+
 // Process is the server, to kill, pause or restart.
 func (p *Postgres) Process() *Process { return p.supervisor.process("postgres") }
 
