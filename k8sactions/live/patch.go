@@ -147,3 +147,16 @@ func pointer(path []string) string {
 
 // Pointer writes path as a JSON pointer, for a plan's FieldChange.
 func Pointer(path ...string) string { return pointer(path) }
+
+// Observe tells from the target's signature whether the change of the call is
+// there, for actions whose change is one patch of their target.
+func Observe(ctx context.Context, s contract.Session, c contract.Call) (action.Observation, error) {
+	obj, err := Get(ctx, s, c.Plan.Request.Target.Ref)
+	if err != nil {
+		return action.Undetermined, err
+	}
+	if Signed(obj, c) {
+		return action.Applied, nil
+	}
+	return action.NotApplied, nil
+}

@@ -89,7 +89,7 @@ func (Cordon) Apply(ctx context.Context, s contract.Session, c contract.Call) (a
 
 // Observe implements contract.Action.
 func (Cordon) Observe(ctx context.Context, s contract.Session, c contract.Call) (action.Observation, error) {
-	return observe(ctx, s, c)
+	return live.Observe(ctx, s, c)
 }
 
 // Revert implements contract.Reverter.

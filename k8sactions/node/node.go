@@ -80,15 +80,3 @@ func whose(run string) string {
 	}
 	return "run " + run + "'s"
 }
-
-// observe concludes from the signature whether the change is there.
-func observe(ctx context.Context, s contract.Session, c contract.Call) (action.Observation, error) {
-	obj, err := live.Get(ctx, s, c.Plan.Request.Target.Ref)
-	if err != nil {
-		return action.Undetermined, err
-	}
-	if live.Signed(obj, c) {
-		return action.Applied, nil
-	}
-	return action.NotApplied, nil
-}

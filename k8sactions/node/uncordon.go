@@ -116,7 +116,7 @@ func (Uncordon) Apply(ctx context.Context, s contract.Session, c contract.Call) 
 
 // Observe implements contract.Action.
 func (Uncordon) Observe(ctx context.Context, s contract.Session, c contract.Call) (action.Observation, error) {
-	return observe(ctx, s, c)
+	return live.Observe(ctx, s, c)
 }
 
 // Revert implements contract.Reverter.

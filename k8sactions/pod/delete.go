@@ -2,7 +2,6 @@ package pod
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -59,41 +58,20 @@ func (Delete) Apply(ctx context.Context, s contract.Session, c contract.Call) (a
 	if err != nil {
 		return action.Result{}, err
 	}
-	ref, err := target(c)
-	if err != nil {
-		return action.Result{}, err
-	}
-	p, err := get(ctx, s, ref)
-	if err != nil {
-		return action.Result{}, err
-	}
-	if p == nil {
-		return gone(ref), nil
-	}
-	if p.DeletionTimestamp != nil {
-		return wait(ref, p), nil
-	}
-	if err := refuse(p, ref, params.AllowUnmanaged); err != nil {
-		return action.Result{}, err
-	}
-	uid := types.UID(ref.UID)
-	err = s.Typed().CoreV1().Pods(ref.Namespace).Delete(ctx, ref.Name, metav1.DeleteOptions{
-		GracePeriodSeconds: contract.GraceSeconds(params.GracePeriod),
-		Preconditions:      &metav1.Preconditions{UID: &uid},
-		DryRun:             c.DryRun(),
-	})
-	switch {
-	case err != nil:
-		// Ended, or replaced, between our two calls is as good as deleted; any other
-		// conflict says nothing of the kind.
-		if refused := refusal(ref, err, !c.Plan.Request.DryRun); !isGone(refused) {
-			return action.Result{}, refused
+	return take(ctx, s, c, "delete", params.AllowUnmanaged, func(ref action.Ref) error {
+		uid := types.UID(ref.UID)
+		err := s.Typed().CoreV1().Pods(ref.Namespace).Delete(ctx, ref.Name, metav1.DeleteOptions{
+			GracePeriodSeconds: contract.GraceSeconds(params.GracePeriod),
+			Preconditions:      &metav1.Preconditions{UID: &uid},
+			DryRun:             c.DryRun(),
+		})
+		if err != nil {
+			// Ended, or replaced, between our two calls is as good as deleted; any
+			// other conflict says nothing of the kind.
+			return refusal(ref, err, !c.Plan.Request.DryRun)
 		}
-		return gone(ref), nil
-	case c.Plan.Request.DryRun:
-		return action.Result{Done: true, Message: fmt.Sprintf("the API server would delete pod %s/%s", ref.Namespace, ref.Name)}, nil
-	}
-	return wait(ref, p), nil
+		return nil
+	})
 }
 
 // Observe implements contract.Action.

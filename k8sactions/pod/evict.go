@@ -2,7 +2,6 @@ package pod
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/alertmedic/alertmedic/internal/action"
@@ -57,33 +56,9 @@ func (Evict) Apply(ctx context.Context, s contract.Session, c contract.Call) (ac
 	if err != nil {
 		return action.Result{}, err
 	}
-	ref, err := target(c)
-	if err != nil {
-		return action.Result{}, err
-	}
-	p, err := get(ctx, s, ref)
-	if err != nil {
-		return action.Result{}, err
-	}
-	if p == nil {
-		return gone(ref), nil
-	}
-	if p.DeletionTimestamp != nil {
-		return wait(ref, p), nil
-	}
-	if err := refuse(p, ref, params.AllowUnmanaged); err != nil {
-		return action.Result{}, err
-	}
-	e := Eviction{Pod: ref, Grace: contract.GraceSeconds(params.GracePeriod), DryRun: c.Plan.Request.DryRun}
-	switch err := e.Send(ctx, s); {
-	case isGone(err):
-		return gone(ref), nil
-	case err != nil:
-		return action.Result{}, err
-	case e.DryRun:
-		return action.Result{Done: true, Message: fmt.Sprintf("the API server would evict pod %s/%s", ref.Namespace, ref.Name)}, nil
-	}
-	return wait(ref, p), nil
+	return take(ctx, s, c, "evict", params.AllowUnmanaged, func(ref action.Ref) error {
+		return Eviction{Pod: ref, Grace: contract.GraceSeconds(params.GracePeriod), DryRun: c.Plan.Request.DryRun}.Send(ctx, s)
+	})
 }
 
 // Observe implements contract.Action.

@@ -77,7 +77,7 @@ func budgetOf(namespace, message string) string {
 	return namespace + "/" + m[1]
 }
 
-// isGone reports that there is nothing left to evict.
+// isGone reports that there is nothing left to take away.
 func isGone(err error) bool {
 	var e *action.Error
 	return errors.As(err, &e) && e.Reason == action.ReasonGone

@@ -170,6 +170,38 @@ func wait(ref action.Ref, p *corev1.Pod) action.Result {
 		Message: fmt.Sprintf("pod %s/%s is terminating on node %s", ref.Namespace, ref.Name, p.Spec.NodeName)}
 }
 
+// take carries out what plan has planned: it looks at the pod once more, has send
+// ask the API server for its end, and waits for it. send returns target-gone when
+// the pod or its UID is gone.
+func take(ctx context.Context, s contract.Session, c contract.Call, verb string, allowUnmanaged bool, send func(ref action.Ref) error) (action.Result, error) {
+	ref, err := target(c)
+	if err != nil {
+		return action.Result{}, err
+	}
+	p, err := get(ctx, s, ref)
+	if err != nil {
+		return action.Result{}, err
+	}
+	if p == nil {
+		return gone(ref), nil
+	}
+	if p.DeletionTimestamp != nil {
+		return wait(ref, p), nil
+	}
+	if err := refuse(p, ref, allowUnmanaged); err != nil {
+		return action.Result{}, err
+	}
+	switch err := send(ref); {
+	case isGone(err):
+		return gone(ref), nil // ended, or replaced, between our two calls
+	case err != nil:
+		return action.Result{}, err
+	case c.Plan.Request.DryRun:
+		return action.Result{Done: true, Message: fmt.Sprintf("the API server would %s pod %s/%s", verb, ref.Namespace, ref.Name)}, nil
+	}
+	return wait(ref, p), nil
+}
+
 // observe concludes from the pod whether it was taken away.
 func observe(ctx context.Context, s contract.Session, c contract.Call) (action.Observation, error) {
 	ref, err := target(c)

@@ -205,7 +205,7 @@ func (Rollback) Apply(ctx context.Context, s contract.Session, c contract.Call) 
 
 // Observe implements contract.Action.
 func (Rollback) Observe(ctx context.Context, s contract.Session, c contract.Call) (action.Observation, error) {
-	return observe(ctx, s, c)
+	return live.Observe(ctx, s, c)
 }
 
 // Revert implements contract.Reverter.
@@ -224,14 +224,12 @@ func (Rollback) Revert(ctx context.Context, s contract.Session, c contract.Call)
 		return action.Result{}, err
 	}
 	done := action.Result{Done: true, Message: where(ref) + " has the pod template from before the rollback again"}
-	switch {
-	case live.SignedRevert(obj, c) || now == b.From:
-		return done, nil
-	case now != b.To:
-		return action.Result{}, action.Errorf(action.ReasonRevertConflict, "the pod template of %s was changed since; it is left as it is", ref)
-	}
-	if err := live.StillOurs(ref, obj, templatePath...); err != nil {
+	restored, err := restorable(ref, obj, c, b.From, b.To, now, fmt.Sprintf("the pod template of %s was changed", ref), templatePath...)
+	if err != nil {
 		return action.Result{}, err
+	}
+	if restored {
+		return done, nil
 	}
 	template, err := restore(ctx, s, ref, obj, b.From)
 	if err != nil {

@@ -187,7 +187,7 @@ func (Scale) Apply(ctx context.Context, s contract.Session, c contract.Call) (ac
 
 // Observe implements contract.Action.
 func (Scale) Observe(ctx context.Context, s contract.Session, c contract.Call) (action.Observation, error) {
-	return observe(ctx, s, c)
+	return live.Observe(ctx, s, c)
 }
 
 // Revert implements contract.Reverter.
@@ -203,14 +203,12 @@ func (Scale) Revert(ctx context.Context, s contract.Session, c contract.Call) (a
 	}
 	done := action.Result{Done: true, Message: fmt.Sprintf("%s has %d replicas again", where(ref), b.Replicas)}
 	now := Wanted(ref, obj)
-	switch {
-	case live.SignedRevert(obj, c) || now == b.Replicas:
-		return done, nil
-	case now != b.To:
-		return action.Result{}, action.Errorf(action.ReasonRevertConflict, "%s was scaled to %d replicas since; it is left as it is", ref, now)
-	}
-	if err := live.StillOurs(ref, obj, replicasPath...); err != nil {
+	restored, err := restorable(ref, obj, c, b.Replicas, b.To, now, fmt.Sprintf("%s was scaled to %d replicas", ref, now), replicasPath...)
+	if err != nil {
 		return action.Result{}, err
+	}
+	if restored {
+		return done, nil
 	}
 	if err := refuseScale(ctx, s, ref, obj); err != nil {
 		return action.Result{}, action.Errorf(action.ReasonRevertConflict, "%w", err)

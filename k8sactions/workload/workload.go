@@ -86,14 +86,15 @@ func where(ref action.Ref) string {
 	return strings.ToLower(string(ref.Kind)) + " " + ref.Namespace + "/" + ref.Name
 }
 
-// observe concludes from the signature whether the change is there.
-func observe(ctx context.Context, s contract.Session, c contract.Call) (action.Observation, error) {
-	obj, err := live.Get(ctx, s, c.Plan.Request.Target.Ref)
-	if err != nil {
-		return action.Undetermined, err
+// restorable decides about a revert of one field: restored says that there is
+// nothing to do, an error that the field is no longer ours to restore. before and
+// to are what the step found and set, now is the live value.
+func restorable[T comparable](ref action.Ref, obj *unstructured.Unstructured, c contract.Call, before, to, now T, changed string, path ...string) (restored bool, err error) {
+	switch {
+	case live.SignedRevert(obj, c) || now == before:
+		return true, nil
+	case now != to:
+		return false, action.Errorf(action.ReasonRevertConflict, "%s since; it is left as it is", changed)
 	}
-	if live.Signed(obj, c) {
-		return action.Applied, nil
-	}
-	return action.NotApplied, nil
+	return false, live.StillOurs(ref, obj, path...)
 }
