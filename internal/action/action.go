@@ -142,7 +142,8 @@ type Result struct {
 	Again   time.Duration   `json:"again,omitempty"` // delay until the next tick; 0 means the engine's default
 	State   json.RawMessage `json:"state,omitempty"` // handed to the next tick
 	Message string          `json:"message,omitempty"`
-	// Evidence is recorded in the journal: what was seen, what blocked.
+	// Evidence is recorded in the journal: what was seen, what blocked. Like State,
+	// it counts also when it is returned along with an error.
 	Evidence json.RawMessage `json:"evidence,omitempty"`
 }
 
