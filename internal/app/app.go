@@ -55,8 +55,17 @@ type Options struct {
 	// Limits are those of the HTTP server and the webhook; zero fields mean the
 	// defaults.
 	Limits receiver.Limits
+	// Pace is for tests: zero fields mean the defaults.
+	Pace Pace
 	// Version is reported in the log and the journal.
 	Version string
+}
+
+// Pace is how soon what waits is looked at again.
+type Pace struct {
+	Guards  time.Duration // what a guard holds back without knowing until when; 15 s
+	Verify  time.Duration // between two looks of a verification; the engine's default
+	Backoff time.Duration // the first delay of a retry; the engine's default
 }
 
 // app is the running process.
@@ -108,7 +117,7 @@ func Run(ctx context.Context, o Options) error {
 	if err := a.open(ctx, o, &cleanups); err != nil {
 		return err
 	}
-	if err := a.start(ctx); err != nil {
+	if err := a.start(ctx, o.Pace); err != nil {
 		return err
 	}
 	return a.serve(ctx, o, listener)
@@ -246,7 +255,7 @@ func endpoints(in []config.Endpoint) []promapi.Endpoint {
 }
 
 // start makes the parts that rest on the others.
-func (a *app) start(ctx context.Context) error {
+func (a *app) start(ctx context.Context, pace Pace) error {
 	if err := a.snapshotPlaybooks(ctx); err != nil {
 		return err
 	}
@@ -263,11 +272,11 @@ func (a *app) start(ctx context.Context) error {
 	a.engine, err = engine.New(engine.Options{
 		Store: a.store, Cluster: a.kube, Actions: a.actions, Sources: sources, Reporter: a.newReporter(), Playbooks: a.playbooks.Current,
 		Matched: receiver.Matched(c.Safety.ExpireAfter), Limits: c.LimitsFor, Mode: c.Safety.Mode, ExpireAfter: c.Safety.ExpireAfter,
-		GuardConfig:           guard.Config{ProtectedNamespaces: c.Safety.ProtectedNamespaces, RetryEvery: 15 * time.Second},
+		GuardConfig:           guard.Config{ProtectedNamespaces: c.Safety.ProtectedNamespaces, RetryEvery: cmp.Or(pace.Guards, 15*time.Second)},
 		Protect:               kube.ProtectConfig{Namespaces: c.Safety.ProtectedNamespaces, PodSelectors: c.Safety.ProtectedSelectors},
 		DefaultServiceAccount: c.Kubernetes.DefaultServiceAccountName, Owner: a.owner,
 		Workers: c.Engine.Workers, Lease: c.Engine.Lease, CallTimeout: c.Engine.CallTimeout, ServerTimeout: c.Kubernetes.RequestTimeout, Poll: c.Engine.Poll,
-		UnknownExtension: c.Engine.UnknownExtension, Resync: c.Engine.ResyncInterval, Logger: a.log, Registerer: a.registry,
+		VerifyEvery: pace.Verify, Backoff: pace.Backoff, UnknownExtension: c.Engine.UnknownExtension, Resync: c.Engine.ResyncInterval, Logger: a.log, Registerer: a.registry,
 	})
 	if err != nil {
 		return err

@@ -135,6 +135,7 @@ func startOutage(t *testing.T) (s *service, cluster *durability.APIProxy, source
 	s.kubernetes = rc
 	s.sources = fmt.Sprintf("- {name: am, alertmanagers: [{url: %[1]q}], prometheuses: [{url: %[1]q}]}", source.URL)
 	s.tuning = "engine: {callTimeout: 2s, unknownExtension: 1m}"
+	s.pace = brisk
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	s.replica(t, outagePlaybook, filepath.Join(t.TempDir(), "medic.db"), l)

@@ -18,6 +18,9 @@ import (
 	"github.com/alertmedic/alertmedic/internal/testcluster"
 )
 
+// brisk is the pace of tests that would else wait for most of their time.
+var brisk = Pace{Guards: time.Second, Verify: time.Second, Backoff: 500 * time.Millisecond}
+
 // entries reads everything of a kind that the log holds now.
 func (s *service) entries(t *testing.T, kind journal.Kind) []journal.Entry {
 	t.Helper()
@@ -30,10 +33,6 @@ func (s *service) entries(t *testing.T, kind journal.Kind) []journal.Entry {
 // reopened and closed.
 func (s *service) quiet(t *testing.T) (opened, reopened, closed int) {
 	t.Helper()
-	began := time.Now()
-	defer func() {
-		t.Logf("quiet after %s: %d opened, %d reopened", time.Since(began).Round(time.Millisecond), opened, reopened)
-	}()
 	eventually(t, "every episode is closed", func() bool {
 		opened, reopened, closed = len(s.entries(t, journal.EpisodeOpened)), len(s.entries(t, journal.EpisodeReopened)), len(s.entries(t, journal.EpisodeClosed))
 		return opened > 0 && closed == opened+reopened
@@ -97,8 +96,8 @@ func TestAPairOfEverythingActsOnce(t *testing.T) {
 	t.Parallel()
 	dsn := database(t)
 	s := startIn(t, surroundings{
-		monitoring: testcluster.MonitoringOptions{Prometheuses: 2, Alertmanagers: 2},
-		tuning:     "engine: {resyncInterval: 2s}\nsafety: {cooldown: {afterSuccess: 1s}}",
+		monitoring: testcluster.MonitoringOptions{Prometheuses: 2, Alertmanagers: 2}, pace: brisk,
+		tuning: "engine: {resyncInterval: 2s}\nsafety: {cooldown: {afterSuccess: 1s}}",
 	}, fmt.Sprintf(crashPlaybook, "Auto"), dsn, dsn)
 	pods := s.deploy(t, "web", 2)
 	require.NoError(t, s.cluster.SetPodFault(t.Context(), s.ns, pods[0].Name, testcluster.PodCrashLoop))
@@ -122,8 +121,8 @@ func TestAPairOfEverythingActsOnce(t *testing.T) {
 func TestASplitPairActsOnce(t *testing.T) {
 	t.Parallel()
 	s := startIn(t, surroundings{
-		monitoring: testcluster.MonitoringOptions{Prometheuses: 2, Alertmanagers: 2, NoGossip: true},
-		tuning:     "engine: {resyncInterval: 1s}\nsafety: {cooldown: {afterSuccess: 1s}}",
+		monitoring: testcluster.MonitoringOptions{Prometheuses: 2, Alertmanagers: 2, NoGossip: true}, pace: brisk,
+		tuning: "engine: {resyncInterval: 1s}\nsafety: {cooldown: {afterSuccess: 1s}}",
 	}, fmt.Sprintf(crashPlaybook, "Auto"), filepath.Join(t.TempDir(), "medic.db"))
 	s.pause(t)
 	pods := s.deploy(t, "web", 2)

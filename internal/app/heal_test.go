@@ -46,6 +46,7 @@ type surroundings struct {
 	// kubernetes is how it finds the API server.
 	kubernetes *rest.Config
 	tuning     string // more of the configuration, YAML
+	pace       Pace
 }
 
 const crashPlaybook = `apiVersion: alertmedic.io/v1alpha1
@@ -143,7 +144,7 @@ notify: {slack: {tokenFile: slack.token, channel: "#oncall", apiURL: %q}}
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	go func() {
 		ended <- Run(ctx, Options{Config: cfg, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Registry: prometheus.NewRegistry(),
-			Kubernetes: s.kubernetes, Listener: listener, Ready: func(net.Addr) { close(ready) }})
+			Kubernetes: s.kubernetes, Listener: listener, Pace: s.pace, Ready: func(net.Addr) { close(ready) }})
 	}()
 	t.Cleanup(func() {
 		cancel()
