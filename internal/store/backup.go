@@ -116,7 +116,9 @@ func (s *Store) Backup(ctx context.Context, w io.Writer, o BackupOptions) (Backu
 }
 
 func (s *Store) backup(ctx context.Context, w io.Writer, o BackupOptions) (BackupInfo, error) {
-	zip, err := gzip.NewWriterLevel(w, gzip.BestSpeed) // it runs beside the service
+	ctx = patient(ctx) // to put a long log in order takes a server a while
+	buffered := bufio.NewWriterSize(w, 64<<10) // gzip writes some hundred bytes at a time
+	zip, err := gzip.NewWriterLevel(buffered, gzip.BestSpeed)
 	if err != nil {
 		return BackupInfo{}, fmt.Errorf("compress: %w", err)
 	}
@@ -129,6 +131,11 @@ func (s *Store) backup(ctx context.Context, w io.Writer, o BackupOptions) (Backu
 		return BackupInfo{}, fmt.Errorf("begin the snapshot: %w", err)
 	}
 	defer func() { _ = tx.Rollback() }()
+	if s.dialect.longRead != "" {
+		if _, err := tx.ExecContext(ctx, s.dialect.longRead); err != nil {
+			return BackupInfo{}, fmt.Errorf("prepare the snapshot: %w", err)
+		}
+	}
 	header := BackupHeader{Format: backupFormat, Version: backupVersion, Dialect: s.dialect.name, Stopped: o.Stopped, Program: o.Program}
 	if header.Schema, err = schemaVersion(ctx, tx); err != nil { // the first statement: the snapshot is of now
 		return BackupInfo{}, err
@@ -154,7 +161,7 @@ func (s *Store) backup(ctx context.Context, w io.Writer, o BackupOptions) (Backu
 	if info.SHA256, err = out.end(); err != nil {
 		return info, err
 	}
-	if err := zip.Close(); err != nil {
+	if err := errors.Join(zip.Close(), buffered.Flush()); err != nil {
 		return info, fmt.Errorf("write: %w", err)
 	}
 	return info, nil

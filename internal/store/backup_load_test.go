@@ -3,6 +3,8 @@ package store_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -188,4 +190,40 @@ func TestABackupEndsWithItsReader(t *testing.T) {
 		_, err := f.Backup(ctx, &bytes.Buffer{}, store.BackupOptions{})
 		require.ErrorIs(t, err, context.Canceled)
 	})
+}
+
+// slowly takes its time, by the clock of a database.
+type slowly struct {
+	bytes.Buffer
+	f *fixture
+}
+
+func (s *slowly) Write(p []byte) (int, error) {
+	if err := s.f.ExecRaw(tctx, "SELECT pg_sleep(0.05)"); err != nil {
+		return 0, err
+	}
+	return s.Buffer.Write(p)
+}
+
+// A server that ends transactions which say nothing for long does not end a
+// backup whose reader is slow.
+func TestABackupWaitsForItsReader(t *testing.T) {
+	t.Parallel()
+	if server == "" {
+		return // said once by TestMain
+	}
+	f := openPostgres(t, t)
+	for i := range 20 {
+		noise := make([]byte, 20<<10)
+		_, _ = rand.Read(noise)
+		require.NoError(t, f.SetValue(tctx, fmt.Sprint(i), hex.EncodeToString(noise)))
+		require.NoError(t, f.PutPlaybook(tctx, fmt.Sprint("noise-", i), []byte(hex.EncodeToString(noise))))
+	}
+	s, _, err := openForBackup(t, f.dsn+"&idle_in_transaction_session_timeout=10")
+	require.NoError(t, err)
+	w := &slowly{f: f}
+	_, err = s.Backup(tctx, w, store.BackupOptions{})
+	require.NoError(t, err)
+	_, err = store.VerifyBackup(&w.Buffer)
+	require.NoError(t, err)
 }

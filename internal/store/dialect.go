@@ -39,8 +39,11 @@ type dialect struct {
 	arrays bool
 	// migrationLock keeps two replicas that start at once from migrating twice.
 	migrationLock string
-	open          func(ctx context.Context, loc location, maxOpen int, wrap Wrap) (writer, reader *sql.DB, err error)
-	fault         func(error) fault
+	// longRead lets a transaction wait for whoever takes what it reads: for longer
+	// than any reader may stand still.
+	longRead string
+	open     func(ctx context.Context, loc location, maxOpen int, wrap Wrap) (writer, reader *sql.DB, err error)
+	fault    func(error) fault
 }
 
 // busyTimeout bounds the wait for SQLite's own locks; with the exclusive file
@@ -62,6 +65,7 @@ var postgresDialect = dialect{
 	now:           "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
 	arrays:        true,
 	migrationLock: "SELECT set_config('idle_in_transaction_session_timeout', '0', true), pg_advisory_xact_lock(1634497905, hashtext(current_schema()))",
+	longRead:      "SET LOCAL idle_in_transaction_session_timeout = '2min'",
 	open:          openPostgres,
 	fault:         postgresFault,
 }
