@@ -116,7 +116,7 @@ func (s *Store) Backup(ctx context.Context, w io.Writer, o BackupOptions) (Backu
 }
 
 func (s *Store) backup(ctx context.Context, w io.Writer, o BackupOptions) (BackupInfo, error) {
-	ctx = patient(ctx) // to put a long log in order takes a server a while
+	ctx = patient(ctx)                         // to put a long log in order takes a server a while
 	buffered := bufio.NewWriterSize(w, 64<<10) // gzip writes some hundred bytes at a time
 	zip, err := gzip.NewWriterLevel(buffered, gzip.BestSpeed)
 	if err != nil {
