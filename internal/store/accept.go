@@ -159,7 +159,7 @@ func (s *Store) acceptGroup(group []acceptRequest) ([]AcceptResult, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), acceptTimeout)
 	defer cancel()
 	var results []AcceptResult
-	err := s.inTx(ctx, "accept", func(t *txn) error {
+	err := s.inTimedTx(ctx, "accept", func(t *txn) error {
 		results = make([]AcceptResult, len(group)) // the transaction may run again
 		f, err := t.lockSignals(ctx, group)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -225,56 +226,53 @@ var (
 		texts("id", "source", "fingerprint", "cluster", "alert"), ints("is_open", "opened_at", "closed_at", "last_seen"))
 	queueCandidates = insert("candidates", "ON CONFLICT (episode_id, playbook) DO NOTHING",
 		texts("id", "episode_id", "playbook", "playbook_hash"), ints("priority", "exclusive"), texts("phase"), ints("created_at", "due_at", "expires_at"))
-	updateEpisodes = bulk{columns: 5,
-		one: "UPDATE episodes SET alert = $2, is_open = $3, closed_at = $4, last_seen = $5 WHERE id = $1",
-		all: `UPDATE episodes e SET alert = w.alert, is_open = w.is_open, closed_at = w.closed_at, last_seen = w.last_seen
-			FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[]) AS w (id, alert, is_open, closed_at, last_seen) WHERE e.id = w.id`}
+	updateEpisodes = bulk{columns: slices.Concat(texts("id", "alert"), ints("is_open", "closed_at", "last_seen")),
+		one:    "UPDATE episodes SET alert = $2, is_open = $3, closed_at = $4, last_seen = $5 WHERE id = $1",
+		before: "UPDATE episodes e SET alert = w.alert, is_open = w.is_open, closed_at = w.closed_at, last_seen = w.last_seen FROM ",
+		after:  " AS w (id, alert, is_open, closed_at, last_seen) WHERE e.id = w.id"}
+	// On PostgreSQL the rows of the signals are there: they are locked.
+	pointLocked = bulk{columns: pointSignals.columns,
+		before: "UPDATE signals s SET episode_id = w.episode_id, orphaned_at = w.orphaned_at FROM ",
+		after:  " AS w (source, fingerprint, episode_id, orphaned_at) WHERE s.source = w.source AND s.fingerprint = w.fingerprint"}
+	foldedTogether = together([]bulk{openEpisodes, pointLocked, queueCandidates, writeJournal})
 )
 
 // flush writes what was folded. Episodes that ended come before those that
 // follow them: a signal has one open episode.
 func (f *folding) flush(ctx context.Context) error {
-	rows := make([][]any, 0, max(len(f.updated), len(f.opened), len(f.pointed)))
-	for _, ep := range f.updated {
-		rows = append(rows, []any{ep.ID, ep.doc, flag(ep.Open), micros(ep.ClosedAt), micros(ep.LastSeen)})
+	if len(f.updated) > 0 {
+		rows := make([][]any, 0, len(f.updated))
+		for _, ep := range f.updated {
+			rows = append(rows, []any{ep.ID, ep.doc, flag(ep.Open), micros(ep.ClosedAt), micros(ep.LastSeen)})
+		}
+		if _, err := f.write(ctx, updateEpisodes, rows); err != nil {
+			return fmt.Errorf("update the episodes: %w", err)
+		}
 	}
-	if _, err := f.write(ctx, updateEpisodes, rows); err != nil {
-		return fmt.Errorf("update the episodes: %w", err)
-	}
-	rows = rows[:0]
+	opened := make([][]any, 0, len(f.opened))
 	for _, ep := range f.opened {
-		rows = append(rows, []any{ep.ID, ep.Signal.Source, ep.Signal.Fingerprint, text(ep.Cluster), ep.doc, flag(ep.Open),
+		opened = append(opened, []any{ep.ID, ep.Signal.Source, ep.Signal.Fingerprint, text(ep.Cluster), ep.doc, flag(ep.Open),
 			micros(ep.OpenedAt), micros(ep.ClosedAt), micros(ep.LastSeen)})
 	}
-	if err := f.all(ctx, openEpisodes, rows, "open the episodes"); err != nil {
-		return err
-	}
-	rows = rows[:0]
+	pointed := make([][]any, 0, len(f.pointed))
 	for _, sig := range f.pointed {
-		rows = append(rows, []any{sig.Source, sig.Fingerprint, sig.episodeID, sig.orphanedAt})
+		pointed = append(pointed, []any{sig.Source, sig.Fingerprint, sig.episodeID, sig.orphanedAt})
 	}
-	if err := f.all(ctx, pointSignals, rows, "point the signals at their episodes"); err != nil {
-		return err
-	}
-	if err := f.all(ctx, queueCandidates, f.queued, "queue the playbooks"); err != nil {
-		return err
-	}
-	return f.append(ctx, f.entries...)
-}
-
-// all writes rows of which none may be there already: the signals are locked.
-func (f *folding) all(ctx context.Context, b bulk, rows [][]any, what string) error {
-	n, err := f.write(ctx, b, rows)
+	entries, err := f.entryRows(f.entries)
 	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
+		return err
 	}
-	if n != int64(len(rows)) {
-		return fmt.Errorf("%s: %w", what, errRace)
+	if len(opened)+len(pointed)+len(f.queued)+len(entries) == 0 {
+		return nil
 	}
-	if n > 0 {
-		f.wakes = true
+	point := pointSignals
+	if f.s.dialect.arrays {
+		point = pointLocked
 	}
-	return nil
+	return f.writeNew(ctx, foldedTogether, []rowsOf{
+		{openEpisodes, opened, "open the episodes"}, {point, pointed, "point the signals at their episodes"},
+		{queueCandidates, f.queued, "queue the playbooks"}, {writeJournal, entries, "write the journal"},
+	})
 }
 
 // entry starts a journal entry about an episode.

@@ -30,18 +30,30 @@ func (t *txn) append(ctx context.Context, entries ...journal.Entry) error {
 	if len(entries) == 0 {
 		return nil
 	}
+	rows, err := t.entryRows(entries)
+	if err != nil {
+		return err
+	}
+	if _, err := t.write(ctx, writeJournal, rows); err != nil {
+		return fmt.Errorf("write the journal: %w", err)
+	}
+	t.wakes = true
+	return nil
+}
+
+func (t *txn) entryRows(entries []journal.Entry) ([][]any, error) {
 	rows := make([][]any, len(entries))
 	for i, e := range entries {
 		if e.ID == "" {
 			var err error
 			if e.ID, err = newID(); err != nil {
-				return err
+				return nil, err
 			}
 		}
 		e.At = journal.Microseconds(cmpTime(e.At, t.now))
 		doc, err := encodeEntry(e)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		var namespace, kind, name string
 		if e.Target != nil {
@@ -50,11 +62,7 @@ func (t *txn) append(ctx context.Context, entries ...journal.Entry) error {
 		rows[i] = []any{text(e.ID), micros(t.now), t.s.ord.Add(1), micros(e.At), string(e.Kind), text(e.RunID), text(e.EpisodeID), text(e.Fingerprint), text(e.AlertName),
 			text(e.Playbook), text(namespace), text(kind), text(name), text(e.Action), text(e.Outcome), text(e.Reason), string(doc)}
 	}
-	if _, err := t.write(ctx, writeJournal, rows); err != nil {
-		return fmt.Errorf("write the journal: %w", err)
-	}
-	t.wakes = true
-	return nil
+	return rows, nil
 }
 
 func cmpTime(t, fallback time.Time) time.Time {

@@ -25,7 +25,7 @@ func (t *txn) lockSignals(ctx context.Context, group []acceptRequest) (*folding,
 		}
 	}
 	if len(f.signals) == 0 {
-		return f, nil
+		return f, t.tick(ctx)
 	}
 	sorted := slices.SortedFunc(maps.Values(f.signals), func(a, b *signal) int {
 		return cmp.Or(cmp.Compare(a.Source, b.Source), cmp.Compare(a.Fingerprint, b.Fingerprint))
@@ -39,6 +39,9 @@ func (t *txn) lockSignals(ctx context.Context, group []acceptRequest) (*folding,
 // readEach is for SQLite: there is one writer, and a signal that is not there
 // needs no row yet.
 func (f *folding) readEach(ctx context.Context, sorted []*signal) error {
+	if err := f.tick(ctx); err != nil {
+		return err
+	}
 	for _, sig := range sorted {
 		err := f.QueryRowContext(ctx, "SELECT episode_id, orphaned_at FROM signals WHERE source = $1 AND fingerprint = $2",
 			sig.Source, sig.Fingerprint).Scan(&sig.episodeID, &sig.orphanedAt)
@@ -73,29 +76,21 @@ func set(names []string) map[string]bool {
 	return out
 }
 
-// makeSignals makes rows to lock.
-var makeSignals = insert("signals", "ON CONFLICT (source, fingerprint) DO NOTHING", texts("source", "fingerprint"))
-
-// lockAll is for PostgreSQL.
+// lockAll is for PostgreSQL, where a round trip costs more than a row: one
+// statement makes the rows that are missing, locks all and reads them.
 func (f *folding) lockAll(ctx context.Context, sorted []*signal) error {
-	rows := make([][]any, len(sorted))
+	sources, fingerprints := make([]string, len(sorted)), make([]string, len(sorted))
 	for i, sig := range sorted {
-		rows[i] = []any{sig.Source, sig.Fingerprint}
-	}
-	if _, err := f.write(ctx, makeSignals, rows); err != nil {
-		return fmt.Errorf("record the signals: %w", err)
+		sources[i], fingerprints[i] = sig.Source, sig.Fingerprint
 	}
 	found, err := collect(ctx, f, func(r scanner) (signal, error) {
 		var sig signal
 		return sig, r.Scan(&sig.Source, &sig.Fingerprint, &sig.episodeID, &sig.orphanedAt)
-	}, `SELECT s.source, s.fingerprint, s.episode_id, s.orphaned_at
-		FROM unnest($1::text[], $2::text[]) AS w (source, fingerprint) JOIN signals s ON s.source = w.source AND s.fingerprint = w.fingerprint
-		ORDER BY s.source, s.fingerprint FOR UPDATE OF s`, arrays(rows)...)
+	}, `INSERT INTO signals AS s (source, fingerprint) SELECT * FROM unnest($1::text[], $2::text[])
+		ON CONFLICT (source, fingerprint) DO UPDATE SET source = excluded.source
+		RETURNING s.source, s.fingerprint, s.episode_id, s.orphaned_at`, sources, fingerprints)
 	if err != nil {
 		return fmt.Errorf("lock the signals: %w", err)
-	}
-	if len(found) != len(sorted) {
-		return errRace // retention removed one after it had been seen
 	}
 	// The locks may have been waited for.
 	if err := f.tick(ctx); err != nil {

@@ -36,11 +36,27 @@ var errRace = errors.New("another transaction was faster")
 // inTx runs fn in a write transaction and commits it durably, or leaves nothing
 // behind. fn may run more than once.
 func (s *Store) inTx(ctx context.Context, what string, fn func(*txn) error) error {
+	return s.inTimedTx(ctx, what, timed(ctx, fn))
+}
+
+// timed has the time taken before fn.
+func timed(ctx context.Context, fn func(*txn) error) func(*txn) error {
+	return func(t *txn) error {
+		if err := t.tick(ctx); err != nil {
+			return err
+		}
+		return fn(t)
+	}
+}
+
+// inTimedTx is inTx for an fn that takes the time itself, by tick, before it
+// writes anything that is timed.
+func (s *Store) inTimedTx(ctx context.Context, what string, fn func(*txn) error) error {
 	var err error
 	start := time.Now()
 	ctx = withOperation(ctx, what)
 	for range txRetries {
-		err = s.tryTx(ctx, fn)
+		err = s.tryTimedTx(ctx, fn)
 		if err == nil || !errors.Is(err, errRace) && s.dialect.fault(err) != faultRetry {
 			break
 		}
@@ -55,7 +71,12 @@ func (s *Store) inTx(ctx context.Context, what string, fn func(*txn) error) erro
 	return err
 }
 
-func (s *Store) tryTx(ctx context.Context, fn func(*txn) error) (err error) {
+// tryTx runs fn in a write transaction once.
+func (s *Store) tryTx(ctx context.Context, fn func(*txn) error) error {
+	return s.tryTimedTx(ctx, timed(ctx, fn))
+}
+
+func (s *Store) tryTimedTx(ctx context.Context, fn func(*txn) error) (err error) {
 	select {
 	case <-s.closing:
 		return ErrClosed
@@ -67,9 +88,6 @@ func (s *Store) tryTx(ctx context.Context, fn func(*txn) error) (err error) {
 	}
 	defer func() { _ = tx.Rollback() }() // after a commit it does nothing; a panic must not keep the one writer
 	t := &txn{Tx: tx, s: s}
-	if err := t.tick(ctx); err != nil {
-		return err
-	}
 	if err := fn(t); err != nil {
 		return err
 	}
