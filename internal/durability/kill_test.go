@@ -69,7 +69,7 @@ type trial struct {
 // killed runs one trial. The seed is in the log; ALERTMEDIC_SEED sets it. The
 // same seed makes the same choices, though not at the same instants.
 func killed(t *testing.T, dsn string, replicas int) {
-	kills, each, most, limit := 6, 1, 5, 2*time.Minute
+	kills, each, most, limit := 6, 1, 7, 2*time.Minute
 	if soaking() {
 		kills, each, most, limit = 200, 4, 16, 5*time.Minute
 	}

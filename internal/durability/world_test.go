@@ -44,6 +44,8 @@ type target struct {
 	deployment string
 	node       string
 	busy       bool
+	// rest is until when no other alert begins: most runs are over by then.
+	rest time.Time
 }
 
 // trouble is one alert.
@@ -70,7 +72,7 @@ const (
 	alertScale   = "MedicScale"   // the number of replicas is another one
 	alertCordon  = "MedicCordon"  // the node is unschedulable
 	alertLadder  = "MedicLadder"  // only the second rung, a scaling, helps
-	alertBoth    = "MedicBoth"    // two playbooks for one object: pod.delete and workload.restart
+	alertBoth    = "MedicBoth"    // two playbooks for one object, pod.delete and workload.restart, and it takes both
 	alertVanish  = "MedicVanish"  // its object is deleted while the fate of the change is unclear
 )
 
@@ -256,7 +258,7 @@ func (w *world) turn(ctx context.Context, s *snapshot, at time.Time, most int) e
 		switch {
 		case tr.healed(s) || age > patient:
 			w.monitoring.Resolve(tr.alert, tr.labels)
-			tr.target.busy = false
+			tr.target.busy, tr.target.rest = false, at.Add(time.Duration(w.random.Int64N(int64(8*time.Second))))
 			continue
 		case tr.flaps && age > 3*time.Second && age < 5*time.Second:
 			w.monitoring.Resolve(tr.alert, tr.labels)
@@ -271,7 +273,7 @@ func (w *world) turn(ctx context.Context, s *snapshot, at time.Time, most int) e
 		if len(w.troubles) >= most {
 			break
 		}
-		if tg := w.targets[i]; !tg.busy {
+		if tg := w.targets[i]; !tg.busy && at.After(tg.rest) {
 			if err := w.begin(ctx, s, tg); err != nil {
 				return err
 			}
@@ -322,7 +324,14 @@ func (w *world) begin(ctx context.Context, s *snapshot, tg *target) error {
 				return nil // later
 			}
 			tr.labels["pod"] = pod.Name
-			tr.healed = func(s *snapshot) bool { return s.pods[pod.Name] == nil || s.pods[pod.Name].UID != pod.UID }
+			tr.healed = func(s *snapshot) bool {
+				gone := s.pods[pod.Name] == nil || s.pods[pod.Name].UID != pod.UID
+				if tg.alert == alertDelete {
+					return gone
+				}
+				// A restart alone takes the pod away too: let the two runs compete.
+				return gone && s.deployments[tg.deployment].Spec.Template.Annotations["alertmedic.io/restart"] != was
+			}
 		case alertVanish:
 			tr.healed = func(s *snapshot) bool { return s.deployments[tg.deployment] == nil }
 		case alertRestart:
