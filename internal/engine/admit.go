@@ -111,6 +111,11 @@ func (w *work) gather(ctx context.Context, s guard.Subject) guard.Evidence {
 	})
 	// Age is counted by one clock, the store's: replicas and the database may
 	// differ from each other by more than evidence may be old.
+	if n := ev.Nodes; n != nil && !n.GrowingSince.IsZero() && !ev.ObservedAt.IsZero() {
+		nodes := *n
+		nodes.GrowingSince = observed.Add(-ev.ObservedAt.Sub(n.GrowingSince)) // both by the observer's clock
+		ev.Nodes = &nodes
+	}
 	ev.ObservedAt = observed
 	if s.Mutating {
 		ev.Alert = w.alertState(ctx, time.Time{})
@@ -131,7 +136,7 @@ func (w *work) alertState(ctx context.Context, since time.Time) guard.AlertEvide
 	rank := map[guard.AlertState]int{guard.AlertResolved: 1, guard.AlertInhibited: 2, guard.AlertUnknown: 3, guard.AlertSilenced: 4, guard.AlertFiring: 5}
 	var out guard.AlertEvidence
 	for i, a := range w.alerts() {
-		st := src.Reader.State(ctx, a, since)
+		st := src.Reader.State(ctx, a, w.e.Store.Wall(since))
 		if i == 0 || rank[st.State] > rank[out.State] {
 			out = st
 		}

@@ -79,7 +79,7 @@ func (e *Engine) resyncSource(ctx context.Context, src Source) error {
 		if firing[ep.Signal.Fingerprint] {
 			continue
 		}
-		switch st := src.Reader.State(ctx, ep.Alert, ep.LastSeen); st.State {
+		switch st := src.Reader.State(ctx, ep.Alert, e.Store.Wall(ep.LastSeen)); st.State {
 		case guard.AlertResolved:
 			a := ep.Alert.Clone()
 			a.Status, a.EndsAt = alert.Resolved, now

@@ -133,19 +133,35 @@ func (s *Store) open(ctx context.Context, o Options) error {
 	return nil
 }
 
-// clockAhead reports a wall clock that was set back: once for each time it
-// happens in the log, and all the while as a metric.
+// clockAhead reports a wall clock that was set: once for each time it happens in
+// the log, and all the while as a metric.
 func (s *Store) clockAhead() func(time.Duration) {
-	const worthTelling = 2 * time.Second
-	told := false
+	told := time.Duration(0) // 1 or -1 while it is ahead or behind and has been said to be
 	return func(d time.Duration) {
 		s.metrics.clockAhead.Set(d.Seconds())
-		if d >= worthTelling && !told {
+		switch {
+		case d >= clockTolerance && told != 1:
+			told = 1
 			s.log.Warn("the wall clock was set back; the store's time goes on a tenth slower until it has caught up, so that no cooldown gets shorter",
 				"ahead", d.String(), "fix", "let NTP keep the clock; after a step of days, restore the clock or start with a new database")
+		case d <= -clockTolerance && told != -1:
+			told = -1
+			s.log.Warn("the wall clock was set forward; the store's time follows a tenth faster until it has caught up, so that cooldowns and leases do not end at once",
+				"behind", (-d).String(), "fix", "let NTP keep the clock; a restart takes the wall clock's time at once")
+		case d == 0 || d < 0 && told == 1 || d > 0 && told == -1:
+			told = 0
 		}
-		told = d >= worthTelling || told && d > 0
 	}
+}
+
+// Wall returns what clocks outside show at a time of this store, for comparing
+// it with what others have recorded: the two differ while the store catches up
+// with a wall clock that was set. On PostgreSQL it is the same.
+func (s *Store) Wall(t time.Time) time.Time {
+	if s.clock == nil || t.IsZero() {
+		return t
+	}
+	return s.clock.wallTime(t)
 }
 
 // Close finishes what is being committed and closes the database. Calls after it
