@@ -2,6 +2,7 @@ package promapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -10,7 +11,9 @@ import (
 )
 
 // cache shares answers for a moment, so that a storm of runs asks each endpoint
-// once a second and not once a run. Failures are shared too.
+// once a second and not once a run. Failures are shared too. An endpoint that has
+// used up all its time is not asked at all for as long again: whoever needs the
+// state of several alerts must not wait for it once for each.
 type cache[T any] struct {
 	what    string // whose answers, for errors
 	ttl     time.Duration
@@ -20,6 +23,7 @@ type cache[T any] struct {
 	flight  singleflight.Group
 	mu      sync.Mutex
 	answers map[string]answer[T]
+	silent  time.Time // until when it is not asked
 }
 
 type answer[T any] struct {
@@ -42,6 +46,10 @@ func (c *cache[T]) get(ctx context.Context, key string, notBefore time.Time, fet
 	for {
 		if a, ok := c.fresh(key, notBefore); ok {
 			return a.value, a.err
+		}
+		if err := c.resting(); err != nil {
+			var none T
+			return none, err
 		}
 		// The fetch is shared: one caller that gives up must not end it for others.
 		flight := c.flight.DoChan(key, func() (any, error) {
@@ -73,9 +81,22 @@ func (c *cache[T]) fresh(key string, notBefore time.Time) (answer[T], bool) {
 	return a, ok && !a.started.Before(notBefore) && c.clock().Sub(a.ended) <= c.ttl
 }
 
+// resting says why an endpoint is not asked now.
+func (c *cache[T]) resting() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if left := c.silent.Sub(c.clock()); left > 0 {
+		return fmt.Errorf("%s: it did not answer within %s, and is asked again in %s", c.what, c.timeout, left.Round(time.Millisecond))
+	}
+	return nil
+}
+
 func (c *cache[T]) put(key string, a answer[T]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if errors.Is(a.err, context.DeadlineExceeded) {
+		c.silent = a.ended.Add(c.timeout)
+	}
 	if len(c.answers) >= maxCached {
 		clear(c.answers)
 	}

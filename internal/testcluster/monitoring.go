@@ -22,8 +22,11 @@ type MonitoringOptions struct {
 	// from alerts, as the operator does, and evaluates Rules at a moment of its own.
 	// More than one Alertmanager: they gossip.
 	Prometheuses, Alertmanagers int
-	// NoGossip keeps several Alertmanagers apart, as in a split network.
+	// NoGossip keeps several Alertmanagers apart: each is told and sends all.
 	NoGossip bool
+	// Split is a split network: as NoGossip, and each Prometheus reaches only the
+	// Alertmanager of its number, the last one beyond that.
+	Split bool
 	// ScrapeInterval and EvaluationInterval are 1 s by default.
 	ScrapeInterval, EvaluationInterval time.Duration
 	// ResendDelay is how often Prometheus tells Alertmanager of an alert that
@@ -186,7 +189,7 @@ func (m *Monitoring) startAlertmanager(i int, path string) error {
 		"--web.external-url=" + m.AlertmanagerURL(i),
 		"--log.level=debug",
 	}
-	if len(m.alertmanagers) == 1 || m.opts.NoGossip {
+	if len(m.alertmanagers) == 1 || m.opts.NoGossip || m.opts.Split {
 		args = append(args, "--cluster.listen-address=")
 	} else {
 		args = append(args,

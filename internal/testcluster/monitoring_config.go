@@ -70,9 +70,13 @@ func (m *Monitoring) writePrometheusConfig(i int) (string, error) {
 	for _, port := range m.alertmanagers {
 		targets = append(targets, loopback(port))
 	}
+	told := targets
+	if o.Split {
+		told = targets[min(i, len(targets)-1):][:1]
+	}
 	labels := maps.Clone(o.ExternalLabels)
 	alerting := object{"alertmanagers": []any{object{
-		"static_configs": []any{object{"targets": targets}},
+		"static_configs": []any{object{"targets": told}},
 	}}}
 	if len(m.prometheuses) > 1 {
 		labels["prometheus_replica"] = strconv.Itoa(i)
