@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -238,7 +239,38 @@ func (p *Process) Restart() error {
 
 // Pause freezes the program (SIGSTOP): its connections stay open and nothing
 // answers, which is how a partition or a stuck disk looks from outside.
-func (p *Process) Pause() error { return p.signal(syscall.SIGSTOP) }
+// It returns when every thread stands still.
+func (p *Process) Pause() error {
+	if err := p.signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	tasks := filepath.Join("/proc", strconv.Itoa(p.PID()), "task", "*", "stat")
+	err := Poll(ctx, func(context.Context) (bool, error) { return standsStill(tasks), nil })
+	if err != nil {
+		return fmt.Errorf("pause %s: %w", p.name, err)
+	}
+	return nil
+}
+
+// standsStill reports whether all threads are stopped. The kernel stops them
+// one by one after the signal was sent.
+func standsStill(pattern string) bool {
+	files, _ := filepath.Glob(pattern) // the pattern is a good one
+	for _, file := range files {
+		stat, err := os.ReadFile(file)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // a thread that has just ended
+		}
+		// "pid (name) state ...", and the name may hold anything.
+		end := bytes.LastIndexByte(stat, ')')
+		if err != nil || end < 0 || len(stat) < end+3 || stat[end+2] != 'T' {
+			return false
+		}
+	}
+	return len(files) > 0
+}
 
 // Resume lets a paused program go on.
 func (p *Process) Resume() error { return p.signal(syscall.SIGCONT) }
