@@ -136,7 +136,7 @@ func (s *Store) open(ctx context.Context, o Options) error {
 // clockAhead reports a wall clock that was set: once for each time it happens in
 // the log, and all the while as a metric.
 func (s *Store) clockAhead() func(time.Duration) {
-	told := time.Duration(0) // 1 or -1 while it is ahead or behind and has been said to be
+	told := 0 // 1 or -1 while it is ahead or behind and has been said to be
 	return func(d time.Duration) {
 		s.metrics.clockAhead.Set(d.Seconds())
 		switch {
