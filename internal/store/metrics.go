@@ -35,7 +35,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		sealed: prometheus.NewCounter(prometheus.CounterOpts{Name: "alertmedic_store_journal_entries_sealed_total",
 			Help: "Journal entries that were given their place in the chain by this process."}),
 		clockAhead: prometheus.NewGauge(prometheus.GaugeOpts{Name: "alertmedic_store_clock_ahead_seconds",
-			Help: "How far the store's time is ahead of a wall clock that was set back."}),
+			Help: "How far the store's time is ahead of the wall clock, since that was set back; negative: behind, since it was set forward."}),
 	}
 	for _, r := range []string{"opened", "reopened", "closed", "repeated", "stale", "orphaned"} {
 		m.observed.WithLabelValues(r)
