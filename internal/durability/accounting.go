@@ -206,6 +206,13 @@ func (a *accountant) readRun(en journal.Entry) {
 	case journal.StepFailed:
 		if en.Outcome != "replan" {
 			s.step(key).finished = &en
+			break
+		}
+		// The remedy is planned anew, and its steps that only look look again.
+		for k, st := range s.steps {
+			if st.action == "diagnose" && strings.HasPrefix(k, en.Remedy+"/") {
+				st.finished = nil
+			}
 		}
 	case journal.StepReverted, journal.StepRevertFailed:
 		s.step(key + "/revert").finished = &en

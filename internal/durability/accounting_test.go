@@ -129,6 +129,29 @@ func TestAccountHonest(t *testing.T) {
 	require.NotContains(t, report.String(), "BROKEN")
 }
 
+// A remedy that is planned anew may look again, and may change nothing again.
+func TestAccountReplan(t *testing.T) {
+	t.Parallel()
+	for action, want := range map[string]int{"diagnose": 0, "workload.scale": 1} {
+		b := &book{}
+		b.episode(1, 8, "e1", "restart", "run1")
+		b.planned(2, "run1", "restart", "")
+		b.step(2, journal.StepIntent, "run1", "before").Action = action
+		b.step(2, journal.StepDone, "run1", "before").Message = "skipped"
+		b.step(3, journal.StepIntent, "run1", "restart")
+		b.step(3, journal.StepFailed, "run1", "restart").Outcome = "replan"
+		b.step(4, journal.StepIntent, "run1", "before").Action = action
+		b.step(4, journal.StepDone, "run1", "before").Message = "skipped"
+		b.closed(8, "e1")
+		b.ended(9, "run1", store.Healed)
+		report := Account(b.seal(t))
+		require.Len(t, report.Violations, want, "%s: %s", action, report)
+		for _, v := range report.Violations {
+			require.Equal(t, RuleResent, v.Rule)
+		}
+	}
+}
+
 // drop removes the entries that match.
 func (b *book) drop(match func(journal.Entry) bool) {
 	var left []journal.Entry
