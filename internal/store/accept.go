@@ -55,13 +55,13 @@ func (s *Store) Accept(ctx context.Context, b Batch) (AcceptResult, error) {
 	case <-s.closing:
 		return AcceptResult{}, fmt.Errorf("accept: %w", ErrClosed)
 	case <-ctx.Done():
-		return AcceptResult{}, fmt.Errorf("accept: nothing was written: %w", ctx.Err())
+		return AcceptResult{}, fmt.Errorf("accept: %s did not answer in time, look at its load and the network between; nothing was written: %w", s.loc.shown, ctx.Err())
 	}
 	select {
 	case r := <-req.out:
 		return r.result, r.err
 	case <-ctx.Done():
-		return AcceptResult{}, fmt.Errorf("accept: it may or may not have been written: %w", ctx.Err())
+		return AcceptResult{}, fmt.Errorf("accept: %s did not answer in time, look at its load and the network between; it may or may not have been written, and comes again: %w", s.loc.shown, ctx.Err())
 	}
 }
 
