@@ -174,7 +174,7 @@ func (s *Store) buildFile(ctx context.Context, file string, b *backupReader, o R
 func (s *Store) loadFile(ctx context.Context, file string, b *backupReader, o RestoreOptions, info *BackupInfo) (_ *Store, err error) {
 	// Until it is complete nobody reads the file, and it is thrown away when
 	// anything fails: durability comes at the end, by one fsync.
-	q := url.Values{"_txlock": {"immediate"}, "_pragma": {"journal_mode(MEMORY)", "synchronous(OFF)", "foreign_keys(1)", "cache_size(-32768)"}}
+	q := url.Values{"_txlock": {"immediate"}, "_pragma": {"journal_mode(MEMORY)", "synchronous(OFF)", "foreign_keys(1)", "cache_size(-8192)"}}
 	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: file, RawQuery: q.Encode()}).String())
 	if err != nil {
 		return nil, fmt.Errorf("make the database: %w", err)
