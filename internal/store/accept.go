@@ -101,8 +101,14 @@ func (s *Store) prepare(b Batch) (acceptRequest, error) {
 	return req, nil
 }
 
+// gatherFor is how long a group waits for the senders of the group before it,
+// which have their answers now and send again: it is less than a commit takes,
+// so whoever came first has the answer sooner than after a commit of few.
+const gatherFor = 500 * time.Microsecond
+
 // committer takes every batch that waits and commits them together.
 func (s *Store) committer() {
+	before := 0 // batches in the group before
 	for {
 		var group []acceptRequest
 		select {
@@ -111,18 +117,41 @@ func (s *Store) committer() {
 		case <-s.closing:
 			return
 		}
-	more:
-		for len(group) < groupLimit {
-			select {
-			case req := <-s.accepts:
-				group = append(group, req)
-			default:
-				break more
-			}
+		group = s.gather(group, groupLimit, nil)
+		if want := min(before, groupLimit); len(group) < want {
+			timer := time.NewTimer(gatherFor)
+			group = s.gather(group, want, timer.C)
+			timer.Stop()
 		}
+		before = len(group)
 		s.metrics.group.Observe(float64(len(group)))
 		s.commitGroup(group)
 	}
+}
+
+// gather adds batches to a group up to a limit: those that wait and, unless over
+// is nil, those that come before it.
+func (s *Store) gather(group []acceptRequest, limit int, over <-chan time.Time) []acceptRequest {
+	for len(group) < limit {
+		if over == nil {
+			select {
+			case req := <-s.accepts:
+				group = append(group, req)
+				continue
+			default:
+				return group
+			}
+		}
+		select {
+		case req := <-s.accepts:
+			group = append(group, req)
+		case <-over:
+			return group
+		case <-s.closing:
+			return group // what was taken is committed, or refused as closed
+		}
+	}
+	return group
 }
 
 // commitGroup commits a group and answers it. One that fails, and not for

@@ -86,7 +86,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 			return nil, errors.Join(s.wrap("open the database", err), s.closeFiles())
 		}
 	}
-	s.workers.Go(s.committer)
+	for range s.dialect.committers {
+		s.workers.Go(s.committer)
+	}
 	return s, nil
 }
 
