@@ -29,7 +29,12 @@ func podAlert(n int64) map[string]string {
 	}
 }
 
+// alertStart is when the alerts began. See beganNow.
 var alertStart = time.Now().Add(-5 * time.Minute).UTC().Format(time.RFC3339Nano)
+
+// beganNow makes alerts begin after what they are about was made, as it is with
+// real ones.
+func beganNow() { alertStart = time.Now().UTC().Format(time.RFC3339Nano) }
 
 // webhook is Alertmanager's payload for the alerts first to first+count-1.
 func webhook(of shape, first, count int64) []byte {

@@ -272,3 +272,19 @@ lines:
 	}
 	return sum, nil
 }
+
+// runs is what the service says of its runs, for an error message.
+func (m *medic) runs(ctx context.Context) string {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.url+"/api/v1/log?order=desc&limit=20", nil)
+	if err != nil {
+		return err.Error()
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err.Error()
+	}
+	defer resp.Body.Close()
+	var text strings.Builder
+	_, _ = copyAll(&text, resp.Body) // as much as there is
+	return text.String()
+}
