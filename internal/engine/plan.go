@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,7 +30,7 @@ func (w *work) plan(ctx context.Context) error {
 		}
 		return w.end(ctx, store.Expired, "expired", why)
 	}
-	vars, err := w.vars(ctx)
+	vars, err := w.planVars(ctx)
 	if err != nil && action.ReasonOf(err) == action.ReasonGone {
 		return w.end(ctx, w.without(store.Suppressed), string(action.ReasonGone), fmt.Sprintf("%s is not there any more", w.run.Target))
 	} else if err != nil {
@@ -68,6 +69,19 @@ func (w *work) plan(ctx context.Context) error {
 	w.st.PlanHash = planHash(steps)
 	w.run.Step = 0
 	return w.admit(ctx, w.order()[0], true)
+}
+
+// planVars reads what conditions look at, unless there is none: those reads are
+// half of the requests of a run. A run that has changed something reads them
+// all the same, to end at once when its target is gone.
+func (w *work) planVars(ctx context.Context) (playbooks.Vars, error) {
+	conditional := func(r playbooks.Remedy) bool {
+		return r.When != nil || slices.ContainsFunc(r.Steps, func(s playbooks.Step) bool { return s.When != nil })
+	}
+	if !w.st.Mutated && !slices.ContainsFunc(w.pb.Remedies[min(w.run.Remedy, len(w.pb.Remedies)):], conditional) {
+		return playbooks.Vars{}, nil
+	}
+	return w.vars(ctx)
 }
 
 // planSteps plans every step whose condition holds, after checking that the

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -27,6 +29,40 @@ func (s *Session) CanI(ctx context.Context, attributes authorizationv1.ResourceA
 	return answer.Status.Allowed, nil
 }
 
+// accessFor is for how long a right that was there is taken to be there still.
+// One that is taken away meanwhile is refused by the API server when it is used;
+// a refusal is never remembered.
+const accessFor = time.Minute
+
+type accessQuestion struct {
+	serviceAccount string
+	authorizationv1.ResourceAttributes
+}
+
+// accessAnswers remembers rights that were there, so that a storm does not ask
+// for the same few thousands of times. The zero value is empty. Safe for
+// concurrent use.
+type accessAnswers struct {
+	mu    sync.Mutex
+	until map[accessQuestion]time.Time
+}
+
+func (k *accessAnswers) granted(q accessQuestion, now time.Time) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return now.Before(k.until[q])
+}
+
+func (k *accessAnswers) grant(q accessQuestion, now time.Time) {
+	const most = 10_000
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.until == nil || len(k.until) >= most {
+		k.until = map[accessQuestion]time.Time{}
+	}
+	k.until[q] = now.Add(accessFor)
+}
+
 // CheckRules asks, before the first mutation of a run, whether the
 // ServiceAccount has every right that the rules list, in the namespace or, for
 // a cluster-scoped rule, everywhere. It returns what is missing, sorted, such
@@ -41,13 +77,19 @@ func (c *Client) CheckRules(ctx context.Context, serviceAccount, namespace strin
 
 	var missing []string
 	for _, a := range accessOf(namespace, rules) {
+		question := accessQuestion{serviceAccount, a}
+		if c.access.granted(question, c.now()) {
+			continue
+		}
 		allowed, err := session.CanI(ctx, a)
 		if err != nil {
 			return nil, err
 		}
 		if !allowed {
 			missing = append(missing, describeAccess(a))
+			continue
 		}
+		c.access.grant(question, c.now())
 	}
 	slices.Sort(missing)
 	return missing, nil

@@ -62,6 +62,7 @@ type Client struct {
 	config  *rest.Config // rate limiter and user agent included, no impersonation
 	own     *Session
 	nodes   *nodeTracker
+	access  accessAnswers
 
 	mu       sync.Mutex
 	sessions map[string]*Session
