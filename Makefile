@@ -9,7 +9,7 @@ LDFLAGS  = -s -w \
   -X github.com/prometheus/common/version.Revision=$(shell git rev-parse HEAD 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-short race lint fmt generate bench fuzz soak cluster-up cluster-down
+.PHONY: help build demo test test-short race lint fmt generate bench bench-packages fuzz soak cluster-up cluster-down
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -42,7 +42,10 @@ generate: ## rewrite the generated references: JSON Schema, OpenAPI, CLI
 	$(GO) test -count=1 ./internal/api -run TestOpenAPI -update
 	$(GO) test -count=1 ./cmd/alertmedic -run 'TestDocs|TestGolden' -update
 
-bench: ## benchmarks of the packages
+bench: ## measure what docs/benchmarks.md promises and write it there, about 10 minutes (RUN=regex selects)
+	$(GO) run ./hack/bench $(if $(RUN),-run '$(RUN)',-write docs/benchmarks.md)
+
+bench-packages: ## benchmarks of the packages
 	$(GO) test -run '^$$' -bench . -benchmem ./playbooks ./internal/alert ./internal/store ./receiver
 
 fuzz: ## fuzz the decoder, the loader and the matcher index for a minute each

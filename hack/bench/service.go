@@ -237,42 +237,6 @@ func (b *bench) kubeconfig(ctx context.Context, dir string) (string, error) {
 	return path, c.KubeconfigFor(ctx, path, medicNamespace, "medic")
 }
 
-// metric reads the sum of a metric's series from the service.
-func (m *medic) metric(ctx context.Context, name string, labels ...string) (float64, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.url+"/metrics", nil)
-	if err != nil {
-		return 0, err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	defer resp.Body.Close()
-	var text strings.Builder
-	if _, err := copyAll(&text, resp.Body); err != nil {
-		return 0, err
-	}
-	sum := 0.0
-lines:
-	for line := range strings.Lines(text.String()) {
-		series, value, ok := strings.Cut(strings.TrimSpace(line), " ")
-		if !ok || series != name && !strings.HasPrefix(series, name+"{") {
-			continue
-		}
-		for _, l := range labels {
-			if !strings.Contains(series, l) {
-				continue lines
-			}
-		}
-		var v float64
-		if _, err := fmt.Sscan(value, &v); err != nil {
-			return 0, err
-		}
-		sum += v
-	}
-	return sum, nil
-}
-
 // runs is what the service says of its runs, for an error message.
 func (m *medic) runs(ctx context.Context) string {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.url+"/api/v1/log?order=desc&limit=20", nil)

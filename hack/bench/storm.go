@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
@@ -90,7 +91,7 @@ func storm(ctx context.Context, b *bench) error {
 		return err
 	}
 	b.progress("%d alerts sent in %.0f s", sent.Load(), time.Since(began).Seconds())
-	if err := drained(ctx, b, m); err != nil {
+	if err := drained(ctx, b, dsn); err != nil {
 		return err
 	}
 	took := time.Since(began)
@@ -105,27 +106,29 @@ func storm(ctx context.Context, b *bench) error {
 }
 
 // drained waits until no candidate and no run is live.
-func drained(ctx context.Context, b *bench, m *medic) error {
+func drained(ctx context.Context, b *bench, dsn string) error {
+	db, err := sql.Open("sqlite", "file:"+dsn+"?mode=ro&_pragma=busy_timeout(5000)")
+	if err != nil {
+		return err
+	}
+	defer db.Close()
 	told := time.Now()
 	for {
-		candidates, err := m.metric(ctx, "alertmedic_candidates_waiting")
-		if err != nil {
-			return err
-		}
-		runs, err := m.metric(ctx, "alertmedic_runs")
-		if err != nil {
-			return err
+		var candidates, runs int
+		if err := db.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM candidates WHERE phase = 'queued'),
+			(SELECT count(*) FROM runs WHERE phase <> 'done')`).Scan(&candidates, &runs); err != nil {
+			return fmt.Errorf("count what is live: %w", err)
 		}
 		if candidates+runs == 0 {
 			return nil
 		}
 		if time.Since(told) > 10*time.Second {
 			told = time.Now()
-			b.progress("%.0f candidates and %.0f runs are live", candidates, runs)
+			b.progress("%d candidates and %d runs are live", candidates, runs)
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%.0f candidates and %.0f runs are still live: %w", candidates, runs, ctx.Err())
+			return fmt.Errorf("%d candidates and %d runs are still live: %w", candidates, runs, ctx.Err())
 		case <-time.After(500 * time.Millisecond):
 		}
 	}
