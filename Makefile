@@ -38,7 +38,7 @@ fmt: ## format the code
 	gofmt -w $$(git ls-files '*.go')
 
 generate: ## rewrite the generated references: JSON Schema, OpenAPI, CLI
-	UPDATE=1 $(GO) test -count=1 -run TestGenerated ./deploy ./playbooks/schema
+	UPDATE=1 $(GO) test -count=1 -run TestGenerated ./deploy ./playbooks/schema ./internal/config
 	$(GO) test -count=1 ./internal/api -run TestOpenAPI -update
 	$(GO) test -count=1 ./cmd/alertmedic -run 'TestDocs|TestGolden' -update
 
@@ -53,9 +53,11 @@ fuzz: ## fuzz the decoder, the loader and the matcher index for a minute each
 	$(GO) test -run '^$$' -fuzz FuzzLoad -fuzztime 60s -fuzzminimizetime 10x ./playbooks
 	$(GO) test -run '^$$' -fuzz FuzzMatchIndex -fuzztime 60s -fuzzminimizetime 10x ./playbooks
 
-soak: ## the long forms: fuzzing, and every test ten times under the race detector
+soak: ## the long forms: fuzzing, 200 kills on each database with their accounting, every test under the race detector
 	$(MAKE) fuzz
-	$(TESTENV) -postgres -- $(GO) test -race -count 10 -p 2 -timeout 5h ./...
+	ALERTMEDIC_SOAK=1 ALERTMEDIC_SOAK_REPORT=$(CURDIR)/soak-report.txt $(TESTENV) -postgres -- \
+	  $(GO) test -race -v -count 1 -timeout 60m -run TestKill ./internal/durability
+	ALERTMEDIC_SOAK=1 $(TESTENV) -postgres -- $(GO) test -race -count 1 -p 2 -timeout 3h ./...
 
 cluster-up: ## leave a control plane running and print its kubeconfig and addresses
 	$(GO) run ./hack/clusterctl up -monitoring -rules '$(CURDIR)/rules/*.yaml' -webhook http://127.0.0.1:9095/api/v1/webhook

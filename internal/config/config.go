@@ -116,13 +116,17 @@ type Token struct {
 
 // TokenReview lets the cluster's own identities in, by group.
 type TokenReview struct {
-	Enabled bool        `yaml:"enabled"`
-	Roles   []GroupRole `yaml:"roles"`
+	// Enabled asks the API server about bearer tokens that are not listed here.
+	Enabled bool `yaml:"enabled"`
+	// Roles are what the groups of those identities may do.
+	Roles []GroupRole `yaml:"roles"`
 }
 
 // GroupRole gives the members of a Kubernetes group some roles.
 type GroupRole struct {
-	Group string   `yaml:"group"`
+	// Group is a Kubernetes group, such as system:serviceaccounts:monitoring.
+	Group string `yaml:"group"`
+	// Roles are some of view, approve and admin.
 	Roles []string `yaml:"roles"`
 }
 
@@ -194,13 +198,17 @@ type Safety struct {
 // Cooldown is the least time between two attempts on one target: 15m after a
 // success, 1h after a failure.
 type Cooldown struct {
+	// AfterSuccess is how long a target is left alone after a run that healed it.
 	AfterSuccess time.Duration `yaml:"afterSuccess"`
+	// AfterFailure is the same after one that changed something and did not.
 	AfterFailure time.Duration `yaml:"afterFailure"`
 }
 
 // Attempts bounds attempts on one target: 3 within 24h.
 type Attempts struct {
-	Max    int           `yaml:"max"`
+	// Max attempts on one target, counted by its top controller.
+	Max int `yaml:"max"`
+	// Window is the time in which they are counted.
 	Window time.Duration `yaml:"window"`
 }
 
