@@ -36,7 +36,7 @@ var scenarios = []scenario{
 	{"working", 3 * time.Minute, working},
 	{"react", 2 * time.Minute, react},
 	{"idle", 2 * time.Minute, idle},
-	{"storm", 4 * time.Minute, storm},
+	{"storm", 6 * time.Minute, storm},
 	{"takeover", 2 * time.Minute, takeover},
 	{"start", 2 * time.Minute, start},
 }

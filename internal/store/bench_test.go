@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -65,6 +66,32 @@ func BenchmarkAcceptThousand(b *testing.B) {
 			}
 			_, err := f.Accept(tctx, batch)
 			require.NoError(b, err)
+		}
+	})
+}
+
+// BenchmarkClaim claims eight candidates, as an engine does. An operation is one
+// claim.
+func BenchmarkClaim(b *testing.B) {
+	benchmarks(b, func(b *testing.B, f *fixture) {
+		n, left := int64(0), 0
+		for b.Loop() {
+			if left == 0 {
+				b.StopTimer()
+				var batch store.Batch
+				for range 800 {
+					n++
+					batch.Observations = append(batch.Observations, benchObservation(n))
+				}
+				_, err := f.Accept(tctx, batch)
+				require.NoError(b, err)
+				left = 100
+				b.StartTimer()
+			}
+			left--
+			got, err := f.ClaimCandidates(tctx, "bench", time.Hour, 8)
+			require.NoError(b, err)
+			require.Len(b, got, 8)
 		}
 	})
 }
