@@ -57,7 +57,7 @@ func TestASilentPeerIsNotWaitedForWithEachAlert(t *testing.T) {
 func TestNothingIsResolvedBehindASilentPrometheus(t *testing.T) {
 	t.Parallel()
 	silent, other := mute(t, promPath), serve(t, promPath, rules(rule("KubePodNotReady", active("firing", local()))))
-	w := reader(t, []*server{serve(t, amPath, []doc{})}, []*server{silent, other}, func(c *promapi.Config) { c.Timeout = 50 * time.Millisecond })
+	w := reader(t, []*server{serve(t, amPath, []doc{})}, []*server{silent, other}, func(c *promapi.Config) { c.Timeout = time.Second })
 	require.Equal(t, guard.AlertFiring, w.State(t.Context(), theAlert(), time.Time{}).State)
 	w.clock.advance(2 * time.Second)
 	now := with("lastEvaluation", w.clock.Now())

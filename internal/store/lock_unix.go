@@ -61,7 +61,9 @@ func (l *fileLock) marked() (bool, error) {
 // release drops the lock. The file stays: removing it would let a third process
 // lock a new file while a second one holds the old.
 func (l *fileLock) release() error {
-	if err := l.f.Close(); err != nil {
+	// Not by Close alone: a child process that is just being started holds a copy
+	// of the descriptor for a moment, and with it the lock.
+	if err := errors.Join(syscall.Flock(int(l.f.Fd()), syscall.LOCK_UN), l.f.Close()); err != nil {
 		return fmt.Errorf("release the lock of the database: %w", err)
 	}
 	return nil
