@@ -41,7 +41,7 @@ func TestASilentPeerIsNotWaitedForWithEachAlert(t *testing.T) {
 	t.Parallel()
 	silent := mute(t, amPath)
 	w := reader(t, []*server{silent, serve(t, amPath, []doc{held(theAlert()), held(named("Other"))})}, nil,
-		func(c *promapi.Config) { c.Timeout = 50 * time.Millisecond })
+		func(c *promapi.Config) { c.Timeout = time.Second })
 	require.Equal(t, guard.AlertFiring, w.State(t.Context(), theAlert(), time.Time{}).State)
 	require.True(t, rests(t, w, silent))
 	require.Equal(t, guard.AlertFiring, w.State(t.Context(), named("Other"), time.Time{}).State)
