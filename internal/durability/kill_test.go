@@ -405,5 +405,7 @@ func (k *trial) account(cluster *testcluster.Cluster) {
 	report.Title = fmt.Sprintf("%s: %d processes on %s, %s", k.t.Name(), len(k.replicas), s.Dialect(), time.Since(k.since).Round(time.Second))
 	report.Publish(k.t)
 	require.Positive(k.t, report.Table.Applied, "nothing was done: the trial proves nothing")
-	require.Positive(k.t, report.Table.TakenOver, "nobody took anything over: the trial proves nothing")
+	if len(k.kills) > 0 {
+		require.Positive(k.t, report.Table.TakenOver, "nobody took anything over: the trial proves nothing")
+	}
 }
