@@ -193,18 +193,25 @@ func populate(ctx context.Context, c *testcluster.Cluster) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	// Nearly all of them serve: the rest is what a large cluster looks like.
-	return testcluster.Poll(ctx, func(ctx context.Context) (bool, error) {
-		list, err := client.AppsV1().Deployments(benchNamespace).List(ctx, metav1.ListOptions{ResourceVersion: "0"})
-		if err != nil {
-			return false, err
-		}
+	// Nearly all of them serve: the rest is what a large cluster looks like. The
+	// API server has much to do meanwhile, so it is asked seldom, and a request
+	// that fails is made again.
+	for {
 		serving := 0
-		for _, d := range list.Items {
-			if d.Status.AvailableReplicas > 0 {
-				serving++
+		if list, err := client.AppsV1().Deployments(benchNamespace).List(ctx, metav1.ListOptions{ResourceVersion: "0"}); err == nil {
+			for _, d := range list.Items {
+				if d.Status.AvailableReplicas > 0 {
+					serving++
+				}
 			}
 		}
-		return serving >= stormWorkloads*95/100, nil
-	})
+		if serving >= stormWorkloads*95/100 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("only %d of %d workloads serve: %w", serving, stormWorkloads, ctx.Err())
+		case <-time.After(3 * time.Second):
+		}
+	}
 }
