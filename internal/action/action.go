@@ -67,6 +67,10 @@ type Spec struct {
 	Disruptive bool // takes capacity away, if only for a while
 	Mutating   bool // false only for actions that just read, such as diagnose
 	Reversible bool
+	// WritesSpec says that it writes fields which a GitOps tool, where one owns the
+	// object, would write back; Failover that it moves traffic to a standby.
+	WritesSpec bool
+	Failover   bool
 	Replay     ReplayClass
 	// DefaultTimeout bounds the whole step, all of its ticks included.
 	DefaultTimeout time.Duration
@@ -128,8 +132,12 @@ type Plan struct {
 	Before json.RawMessage `json:"before,omitempty"`
 	// Locks are keys that the change needs beyond its target's own.
 	Locks []string `json:"locks,omitempty"`
-	// Displaces counts the pods that the change takes down.
+	// Displaces counts the pods that the change takes down and that must find a
+	// place elsewhere.
 	Displaces int `json:"displaces,omitempty"`
+	// Removes is how many of Replicas the change takes away for good.
+	Removes  int `json:"removes,omitempty"`
+	Replicas int `json:"replicas,omitempty"`
 	// Noop says that the live object is already as wished; nothing is sent.
 	Noop bool `json:"noop,omitempty"`
 }

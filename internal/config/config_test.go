@@ -124,9 +124,7 @@ func TestLoad_unreadable(t *testing.T) {
 func TestLimitsFor(t *testing.T) {
 	t.Parallel()
 	cfg := config.Default()
-	want := guard.Limits{MaxConcurrentRuns: 1, MaxConcurrentGlobal: 5, MaxConcurrentPerNamespace: 2,
-		CooldownAfterSuccess: 15 * time.Minute, CooldownAfterFailure: time.Hour, MaxAttempts: 3, AttemptsWindow: 24 * time.Hour,
-		MaxUnhealthyNodes: 2, MaxUnhealthyNodesPercent: 20, Settle: time.Minute}
+	want := guard.Defaults()
 	require.Equal(t, want, cfg.LimitsFor(nil))
 	require.Equal(t, want, cfg.LimitsFor(&playbooks.Playbook{}))
 

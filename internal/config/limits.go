@@ -17,18 +17,18 @@ func (c *Config) LimitsFor(pb *playbooks.Playbook) guard.Limits {
 		own = pb.Limits
 	}
 	s := c.Safety
-	return guard.Limits{
-		MaxConcurrentRuns:         lower(s.MaxConcurrentRunsPerPlaybook, own.MaxConcurrentRuns),
-		MaxConcurrentGlobal:       s.MaxConcurrentRuns,
-		MaxConcurrentPerNamespace: s.MaxConcurrentRunsPerNamespace,
-		CooldownAfterSuccess:      max(s.Cooldown.AfterSuccess, own.CooldownAfterSuccess),
-		CooldownAfterFailure:      max(s.Cooldown.AfterFailure, own.CooldownAfterFailure),
-		MaxAttempts:               lower(s.Attempts.Max, own.MaxAttempts),
-		AttemptsWindow:            max(s.Attempts.Window, own.AttemptsWindow),
-		MaxUnhealthyNodes:         s.Nodes.MaxUnhealthy,
-		MaxUnhealthyNodesPercent:  s.Nodes.MaxUnhealthyPercent,
-		Settle:                    s.Nodes.Settle,
-	}
+	l := guard.Defaults()
+	l.MaxConcurrentRuns = lower(s.MaxConcurrentRunsPerPlaybook, own.MaxConcurrentRuns)
+	l.MaxConcurrentGlobal = s.MaxConcurrentRuns
+	l.MaxConcurrentPerNamespace = s.MaxConcurrentRunsPerNamespace
+	l.CooldownAfterSuccess = max(s.Cooldown.AfterSuccess, own.CooldownAfterSuccess)
+	l.CooldownAfterFailure = max(s.Cooldown.AfterFailure, own.CooldownAfterFailure)
+	l.MaxAttempts = lower(s.Attempts.Max, own.MaxAttempts)
+	l.AttemptsWindow = max(s.Attempts.Window, own.AttemptsWindow)
+	l.MaxUnhealthyNodes = s.Nodes.MaxUnhealthy
+	l.MaxUnhealthyNodesPercent = s.Nodes.MaxUnhealthyPercent
+	l.Settle = s.Nodes.Settle
+	return l
 }
 
 // ExpireAfterFor is how long after its alert a run of the playbook may still

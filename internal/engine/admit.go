@@ -36,8 +36,9 @@ func (w *work) admit(ctx context.Context, i int, fresh bool) error {
 	limits := subject.Limits
 	query := guard.Query{
 		RunID: w.run.ID, AttemptKey: w.run.AttemptKey, Since: evidence.ObservedAt,
-		PastSince: w.now.Add(-max(limits.AttemptsWindow, limits.CooldownAfterFailure, limits.CooldownAfterSuccess)),
-		Scopes:    guard.Scopes(subject),
+		PastSince:     w.now.Add(-max(limits.AttemptsWindow, limits.CooldownAfterFailure, limits.CooldownAfterSuccess)),
+		ReservedSince: w.now.Add(-limits.RemoveWindow), StormSince: w.now.Add(-limits.StormWindow), StormLimit: limits.StormRuns,
+		Scopes: guard.Scopes(subject),
 	}
 	before := *w // what decide changes is undone when the transaction fails
 	var decision guard.Decision
@@ -49,6 +50,13 @@ func (w *work) admit(ctx context.Context, i int, fresh bool) error {
 		var all []guard.Decision
 		decision, all = guard.Decide(w.e.Guards, guard.Input{Subject: subject, Evidence: evidence, Ledger: l, Config: w.e.GuardConfig})
 		sent = w.decided(decision, all, subject, evidence, s, spec, plan, fresh)
+		sent.Storms = guard.Signs(all)
+		if decision.Verdict == guard.Admit {
+			sent.Buckets = guard.Draw(subject, l)
+			if s.Ticks == 0 {
+				sent.Reserve = guard.Reserve(subject, evidence, l.Now)
+			}
+		}
 		return sent, nil
 	})
 	var locked *store.LockedError
@@ -82,6 +90,8 @@ func (w *work) subject(s store.Step, spec action.Spec, plan action.Plan) guard.S
 		Mode:     guard.Tightest(w.e.Mode, w.pb.Mode, r.Mode),
 		Approved: w.st.Approved != "" && w.st.Approved == w.st.PlanHash,
 		First:    !w.st.Mutated, NeedsPod: podAction(s.Action) && s.Ticks == 0,
+		WritesSpec: spec.WritesSpec, Failover: spec.Failover,
+		Removes: plan.Removes, Replicas: plan.Replicas, FiringSince: w.e.byStore(w.firingSince(), w.now),
 		SourceCluster: src.Cluster, AlertCluster: w.firstAlert().Labels["cluster"],
 		AllowedNamespaces: src.Namespaces, AllowedPlaybooks: src.Playbooks,
 		Limits: w.e.Limits(w.pb),
@@ -117,10 +127,56 @@ func (w *work) gather(ctx context.Context, s guard.Subject) guard.Evidence {
 		ev.Nodes = &nodes
 	}
 	ev.ObservedAt = observed
+	if t := ev.Target.Touched; t != nil {
+		touched := *t
+		touched.At = w.e.byStore(t.At, observed)
+		ev.Target.Touched = &touched
+	}
 	if s.Mutating {
 		ev.Alert = w.alertState(ctx, time.Time{})
 	}
+	if s.Mutating && s.Mode == guard.Auto {
+		src := w.e.Sources[w.run.Source]
+		ev.Resynced = w.e.resynced.has(src.Name)
+		if s.Limits.WatchdogAge != guard.Off {
+			ev.Watchdog = w.watchdog(ctx, src, observed)
+		}
+	}
 	return ev
+}
+
+// watchdog asks when the alert that always fires was last heard of.
+func (w *work) watchdog(ctx context.Context, src Source, now time.Time) guard.WatchdogEvidence {
+	if src.Reader == nil {
+		return guard.WatchdogEvidence{Err: "no Alertmanager is configured for source " + w.run.Source}
+	}
+	heard, err := src.Reader.Watchdog(ctx)
+	if err != nil {
+		return guard.WatchdogEvidence{Err: err.Error()}
+	}
+	return guard.WatchdogEvidence{HeardAt: w.e.byStore(heard, now)}
+}
+
+// byStore turns a time of the world's clocks into one of the store's, which the
+// guards count by; now is the store's. The two differ while a step of the wall
+// clock is made up for.
+func (e *Engine) byStore(at, now time.Time) time.Time {
+	if at.IsZero() {
+		return at
+	}
+	return now.Add(at.Sub(e.Store.Wall(now)))
+}
+
+// firingSince is when the oldest of the run's alerts began to fire: not when its
+// episode opened, since a flapping alert keeps its episode.
+func (w *work) firingSince() time.Time {
+	var since time.Time
+	for _, a := range w.alerts() {
+		if since.IsZero() || a.StartsAt.Before(since) {
+			since = a.StartsAt
+		}
+	}
+	return since
 }
 
 // alertState reads the alerts of all candidates: one that fires makes the run's
@@ -282,15 +338,9 @@ func (w *work) intend(s store.Step, spec action.Spec, plan action.Plan, ev guard
 	}
 	mutating := spec.Mutating && !plan.Noop
 	begins := mutating && !w.st.RemedyMutated // people hear of a remedy when it first changes something
-	var reserve []guard.Reservation
 	if mutating {
 		if w.run.IntentAt.IsZero() {
 			w.run.IntentAt = w.now
-		}
-		if spec.Disruptive && w.run.Target.Kind == action.KindNode && !w.st.Reserved {
-			w.st.Reserved = true
-			reserve = append(reserve, guard.Reservation{RunID: w.run.ID, Scope: guard.NodesScope(w.run.Target.Cluster),
-				TargetKey: w.run.Target.LockKey(), Created: w.now})
 		}
 		w.st.Mutated, w.st.RemedyMutated, w.st.LastMutation = true, true, w.now
 	}
@@ -303,7 +353,7 @@ func (w *work) intend(s store.Step, spec action.Spec, plan action.Plan, ev guard
 	}
 	w.steps[s.Step] = s
 	t := w.transition(append(entries, en)...)
-	t.Steps, t.Locks, t.Reserve = steps, locks, reserve
+	t.Steps, t.Locks = steps, locks
 	return t
 }
 

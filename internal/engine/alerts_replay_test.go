@@ -116,6 +116,8 @@ func (r *replay) Resolve(ctx context.Context, req kube.Request) (kube.Resolved, 
 
 func (r *replay) Snapshot(context.Context) ([]alert.Alert, error) { return r.active, nil }
 
+func (r *replay) Watchdog(context.Context) (time.Time, error) { return r.now, nil }
+
 // meta is the metadata of an object, with its controller if it has one.
 func meta(namespace, name, uid string, created time.Time, owner ...map[string]any) map[string]any {
 	m := map[string]any{"name": name, "uid": uid, "creationTimestamp": created.UTC().Format(time.RFC3339)}

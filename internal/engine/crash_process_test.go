@@ -120,14 +120,14 @@ func (l *life) start() *process {
 		Registerer: prometheus.NewRegistry(), Reporter: w, Sources: map[string]Source{"am": {Name: "am", Cluster: "c1", Reader: w}},
 		Playbooks: func() *playbooks.Set { return l.set }, Matched: matched,
 		Limits: func(*playbooks.Playbook) guard.Limits {
-			return guard.Limits{MaxConcurrentRuns: 5, MaxConcurrentGlobal: 5, MaxConcurrentPerNamespace: 5, CooldownAfterSuccess: 15 * time.Minute,
-				CooldownAfterFailure: time.Hour, MaxAttempts: 3, AttemptsWindow: 24 * time.Hour, MaxUnhealthyNodes: 2, MaxUnhealthyNodesPercent: 20, Settle: time.Minute}
+			return scriptedLimits(5)
 		},
 		// Time stands still between two turns, but for what measures a lease in this
 		// process: it must not run out on a slow machine.
 		Lease: 30 * time.Second, VerifyEvery: turnLength,
 	})
 	require.NoError(l.t, err)
+	p.engine.resynced.add("am")
 	p.outbox = &drained{Store: p.store}
 	slack, err := notify.NewSlackSender(notify.SlackOptions{TokenFile: l.db.token(), KV: p.outbox, Client: &http.Client{Transport: w}, Limit: rate.Inf})
 	require.NoError(l.t, err)

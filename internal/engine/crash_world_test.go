@@ -242,6 +242,12 @@ func (w inside) State(_ context.Context, a alert.Alert, _ time.Time) (ev guard.A
 	return ev
 }
 
+// Watchdog is heard of all the time.
+func (w inside) Watchdog(context.Context) (heard time.Time, err error) {
+	err = w.api("look for the watchdog", func() error { heard = w.now; return nil })
+	return heard, err
+}
+
 // Snapshot lists what has been sent and still fires.
 func (w inside) Snapshot(context.Context) (out []alert.Alert, err error) {
 	err = w.api("list the alerts", func() error {

@@ -53,6 +53,9 @@ type AlertReader interface {
 	State(ctx context.Context, a alert.Alert, since time.Time) guard.AlertEvidence
 	// Snapshot lists the alerts that Alertmanager holds as active.
 	Snapshot(ctx context.Context) ([]alert.Alert, error)
+	// Watchdog is when the alert that always fires was last heard of, zero when
+	// none is known; an error means that nobody answers.
+	Watchdog(ctx context.Context) (time.Time, error)
 }
 
 // Source is what the engine must know of an alert's sender.
@@ -130,6 +133,7 @@ type Engine struct {
 	compiled snapshots
 	resync   chan struct{}
 	leases   *leases
+	resynced resyncedSources
 }
 
 // New checks the options and names what is missing.

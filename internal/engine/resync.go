@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/alertmedic/alertmedic/internal/alert"
@@ -93,5 +94,13 @@ func (e *Engine) resyncSource(ctx context.Context, src Source) error {
 			return fmt.Errorf("record what was read: %w", err)
 		}
 	}
+	e.resynced.add(src.Name) // one alert whose state is unknown holds its own runs only
 	return unknown
 }
+
+// resyncedSources are those whose alerts were read whole since the start. It is
+// safe for concurrent use; its zero value is empty.
+type resyncedSources struct{ names sync.Map }
+
+func (r *resyncedSources) add(name string)      { r.names.Store(name, true) }
+func (r *resyncedSources) has(name string) bool { _, ok := r.names.Load(name); return ok }

@@ -34,10 +34,8 @@ type state struct {
 	Mutated       bool      `json:"mutated,omitempty"`
 	RemedyMutated bool      `json:"remedyMutated,omitempty"`
 	LastMutation  time.Time `json:"lastMutation,omitzero"`
-	// Reserved says that the run counts its node as away until it ends.
-	Reserved bool `json:"reserved,omitempty"`
-	Replans  int  `json:"replans,omitempty"`  // of the current remedy, after drift
-	Backoffs int  `json:"backoffs,omitempty"` // consecutive retries of anything but a step's call
+	Replans       int       `json:"replans,omitempty"`  // of the current remedy, after drift
+	Backoffs      int       `json:"backoffs,omitempty"` // consecutive retries of anything but a step's call
 	// LastGuard keeps the journal from repeating the same denial at each retry.
 	LastGuard guard.Reason `json:"lastGuard,omitempty"`
 	Verify    verifyState  `json:"verify,omitzero"`

@@ -161,6 +161,8 @@ func (w *world) State(_ context.Context, a alert.Alert, _ time.Time) guard.Alert
 
 func (w *world) Snapshot(context.Context) ([]alert.Alert, error) { return nil, nil }
 
+func (w *world) Watchdog(context.Context) (time.Time, error) { return w.clock(), nil }
+
 func deployment(name string) action.Target {
 	ref := action.Ref{Group: "apps", Kind: action.KindDeployment, Namespace: "shop", Name: name, UID: "uid-" + name}
 	return action.Target{Cluster: "c1", Ref: ref, Top: ref}
@@ -212,12 +214,24 @@ func (w *world) newEngine(owner string) *Engine {
 		Playbooks: func() *playbooks.Set { return w.set },
 		Matched:   matched,
 		Limits: func(pb *playbooks.Playbook) guard.Limits {
-			return guard.Limits{MaxConcurrentRuns: 2, MaxConcurrentGlobal: 5, MaxConcurrentPerNamespace: 2, CooldownAfterSuccess: 15 * time.Minute,
-				CooldownAfterFailure: time.Hour, MaxAttempts: 3, AttemptsWindow: 24 * time.Hour, MaxUnhealthyNodes: 2, MaxUnhealthyNodesPercent: 20, Settle: time.Minute}
+			return scriptedLimits(2)
 		},
 	})
 	require.NoError(w.t, err)
+	e.resynced.add("am") // Run would read the source first
 	return e
+}
+
+// scriptedLimits are the defaults with so many runs of a playbook at a time. The
+// scripts are about one thing each, so what bounds runs over a longer time, or
+// by pool and zone, is wide; it has scripts of its own.
+func scriptedLimits(runs int) guard.Limits {
+	l := guard.Defaults()
+	l.MaxConcurrentRuns, l.MaxConcurrentPerNamespace = runs, runs
+	l.MaxConcurrentPerPool, l.MaxConcurrentPerZone, l.MaxNodesPerPool = 100, 100, 100
+	wide := guard.Rate{Burst: 100, Every: time.Second}
+	l.RateGlobal, l.RateNamespace, l.RatePlaybook = wide, wide, wide
+	return l
 }
 
 func matched(pbs []*playbooks.Playbook) []store.MatchedPlaybook {

@@ -99,16 +99,10 @@ func unhealthyBudget(in Input) Decision {
 	for _, key := range n.Unhealthy {
 		away[key] = true
 	}
-	scope := NodesScope(s.Target.Cluster)
-	for _, r := range in.Ledger.Reservations {
-		if r.Scope == scope && (r.Released == nil || !r.Released.Before(in.Evidence.ObservedAt)) {
-			away[r.TargetKey] = true
-		}
+	for key := range in.reserved(NodesScope(s.Target.Cluster)) {
+		away[key] = true
 	}
-	budget := s.Limits.MaxUnhealthyNodes
-	if byPercent := max(1, n.Total*s.Limits.MaxUnhealthyNodesPercent/100); byPercent < budget {
-		budget = byPercent
-	}
+	budget := nodeBudget(s.Limits, n.Total)
 	if len(away) > budget {
 		return in.delay(ReasonUnhealthyBudget, time.Time{},
 			"%d of %d nodes are unhealthy or being worked on, %d are allowed (safety.nodes): the cause is likely not the node, a person must look",
@@ -117,15 +111,90 @@ func unhealthyBudget(in Input) Decision {
 	return admit()
 }
 
+// nodeBudget is how many of total nodes may be away: the tighter cap, at least
+// one by percent, so that small clusters are healed too.
+func nodeBudget(l Limits, total int) int {
+	return min(l.MaxUnhealthyNodes, max(1, total*l.MaxUnhealthyNodesPercent/100))
+}
+
+// failureDomain bounds runs on nodes by pool and by zone, and keeps them in few
+// zones at a time: replicas are spread over zones to survive the loss of one.
+func failureDomain(in Input) Decision {
+	s, l := in.Subject, in.Subject.Limits
+	if !s.Mutating || !s.Disruptive || s.Target.Kind != action.KindNode {
+		return admit()
+	}
+	if l.MaxConcurrentPerPool < 1 || l.MaxConcurrentPerZone < 1 || l.MaxZones < 1 {
+		return deny(ReasonZones, "safety.nodes lacks a cap by pool or zone: no cap means no run")
+	}
+	pool, zone, zones := 0, 0, map[string]bool{s.Target.Zone: true}
+	for _, a := range in.Ledger.Active {
+		if a.RunID == s.RunID || !a.Disruptive || a.Kind != action.KindNode {
+			continue
+		}
+		if a.NodePool == s.Target.NodePool {
+			pool++
+		}
+		if a.Zone == s.Target.Zone {
+			zone++
+		}
+		zones[a.Zone] = true
+	}
+	switch {
+	case pool >= l.MaxConcurrentPerPool:
+		return in.delay(ReasonZones, time.Time{}, "%d nodes of pool %q are worked on, safety.nodes.maxConcurrentPerPool is %d", pool, s.Target.NodePool, l.MaxConcurrentPerPool)
+	case zone >= l.MaxConcurrentPerZone:
+		return in.delay(ReasonZones, time.Time{}, "%d nodes of zone %q are worked on, safety.nodes.maxConcurrentPerZone is %d", zone, s.Target.Zone, l.MaxConcurrentPerZone)
+	case len(zones) > l.MaxZones:
+		return in.delay(ReasonZones, time.Time{}, "nodes are worked on in %d other zones, safety.nodes.maxZones is %d", len(zones)-1, l.MaxZones)
+	}
+	return admit()
+}
+
 // NodesScope is the scope of reservations of nodes in a cluster.
 func NodesScope(cluster string) string { return "nodes/" + cluster }
 
-// Scopes returns the scope rows that admission of s must lock, sorted.
+// Scopes returns the scope rows that admission of s must lock, sorted: whatever
+// its guards count in, of runs, reservations, buckets and storms.
 func Scopes(s Subject) []string {
-	out := []string{"global/" + s.Target.Cluster, "playbook/" + s.Playbook, NodesScope(s.Target.Cluster)}
-	if s.Target.Namespace != "" {
-		out = append(out, "namespace/"+s.Target.Cluster+"/"+s.Target.Namespace)
+	t := s.Target
+	out := []string{"global/" + t.Cluster, "playbook/" + s.Playbook, NodesScope(t.Cluster), RunsScope(t.Cluster), PodsScope(t), RemovedScope(t)}
+	if t.Namespace != "" {
+		out = append(out, "namespace/"+t.Cluster+"/"+t.Namespace)
+	}
+	if t.Kind == action.KindNode {
+		out = append(out, PoolScope(t), ControlPlaneScope(t.Cluster))
+	}
+	for _, b := range buckets(s) {
+		out = append(out, b.scope)
 	}
 	slices.Sort(out)
+	return out
+}
+
+// Reserve is what an admitted step holds until its run ends, and what velocity
+// counts after that.
+func Reserve(s Subject, e Evidence, at time.Time) []Reservation {
+	if !s.Mutating {
+		return nil
+	}
+	t := s.Target
+	var out []Reservation
+	add := func(scope, key string, weight int) {
+		out = append(out, Reservation{RunID: s.RunID, Scope: scope, TargetKey: key, Weight: weight, Created: at})
+	}
+	if s.Disruptive && t.Kind == action.KindNode {
+		add(NodesScope(t.Cluster), t.LockKey(), 0)
+		add(PoolScope(t), t.LockKey(), 0)
+		if e.Nodes != nil && e.Nodes.ControlPlane != nil {
+			add(ControlPlaneScope(t.Cluster), t.LockKey(), 0)
+		}
+	}
+	if s.Disruptive && s.NeedsPod && t.Pod != nil {
+		add(PodsScope(t), PodKey(t.Cluster, t.Pod.Namespace, t.Pod.Name), 0)
+	}
+	if s.Removes > 0 {
+		add(RemovedScope(t), s.Remedy+"/"+s.Step, s.Removes)
+	}
 	return out
 }

@@ -25,14 +25,15 @@ func good() Input {
 			RunID: "r1", Playbook: "pb", Action: "pod.delete", Mutating: true, Disruptive: true, Mode: Auto, First: true, NeedsPod: true,
 			Target:        action.Target{Cluster: "c1", Ref: web, Top: web, Pod: &pod},
 			SourceCluster: "c1",
-			Limits: Limits{MaxConcurrentRuns: 1, MaxConcurrentGlobal: 5, MaxConcurrentPerNamespace: 2,
-				CooldownAfterSuccess: 15 * time.Minute, CooldownAfterFailure: time.Hour, MaxAttempts: 3, AttemptsWindow: 24 * time.Hour,
-				MaxUnhealthyNodes: 2, MaxUnhealthyNodesPercent: 20, Settle: time.Minute},
+			Limits:        Defaults(),
 		},
 		Evidence: Evidence{
 			ObservedAt: now.Add(-time.Second),
 			Target:     TargetEvidence{Exists: true, UID: "uid-web", PodExists: true, PodUID: "uid-pod"},
 			Alert:      AlertEvidence{State: AlertFiring},
+			Pods:       &PodEvidence{Desired: 3, Unavailable: []string{PodKey("c1", "shop", "web-1")}},
+			Watchdog:   WatchdogEvidence{HeardAt: now.Add(-time.Minute)},
+			Resynced:   true,
 		},
 		Ledger: Ledger{Now: now},
 		Config: Config{ProtectedNamespaces: []string{"kube-system"}, RetryEvery: 15 * time.Second},
@@ -45,6 +46,15 @@ func goodNode() Input {
 	in.Evidence.Target = TargetEvidence{Exists: true, UID: "uid-n1"}
 	in.Evidence.Nodes = &NodeEvidence{Total: 10, Unhealthy: []string{nodeRef("n1").LockKey()}}
 	return in
+}
+
+func owned(in *Input) {
+	in.Subject.WritesSpec = true
+	in.Evidence.Target.Owner = &Ownership{Tool: "Argo CD", Name: "shop", Object: "Deployment/shop/web"}
+}
+
+func threeMasters() *ControlPlaneEvidence {
+	return &ControlPlaneEvidence{Total: 3, EtcdReady: 3, EtcdTotal: 3}
 }
 
 func TestGoodInputsAreAdmitted(t *testing.T) {
@@ -142,6 +152,115 @@ func TestEachGuardObjects(t *testing.T) {
 			in.Evidence.Nodes.Total = 9
 			in.Evidence.Nodes.Unhealthy = append(in.Evidence.Nodes.Unhealthy, nodeRef("n2").LockKey())
 		}, "unhealthy-budget", Delay, ReasonUnhealthyBudget, now.Add(15 * time.Second), ""},
+		{"freeze", good, func(in *Input) {
+			in.Subject.Limits.Windows = []Window{{Name: "noon", Freeze: true, Start: 11 * 60, End: 13 * 60}}
+		},
+			"window", Delay, ReasonWindow, now.Add(time.Hour), `the freeze "noon" holds until 2026-03-01T13:00:00Z (safety.windows)`},
+		{"outside of the maintenance window", good, func(in *Input) { in.Subject.Limits.Windows = []Window{{Name: "night", Start: 22 * 60, End: 5 * 60}} },
+			"window", Delay, ReasonWindow, now.Add(10 * time.Hour), `outside of the maintenance windows; "night" opens at 2026-03-01T22:00:00Z (safety.windows)`},
+		{"a window of an unknown zone", good, func(in *Input) { in.Subject.Limits.Windows = []Window{{Name: "x", Zone: "Mars/Olympus"}} },
+			"window", Delay, ReasonWindow, now.Add(15 * time.Second), ""},
+		{"not resynced", good, func(in *Input) { in.Evidence.Resynced = false }, "resync", Delay, ReasonResync, now.Add(15 * time.Second), ""},
+		{"no watchdog", good, func(in *Input) { in.Evidence.Watchdog = WatchdogEvidence{} }, "watchdog", Delay, ReasonWatchdog, now.Add(15 * time.Second), ""},
+		{"stale watchdog", good, func(in *Input) { in.Evidence.Watchdog.HeardAt = now.Add(-11 * time.Minute) }, "watchdog", Delay, ReasonWatchdog, now.Add(15 * time.Second),
+			"Auto is disarmed: the Watchdog alert was last heard of 11m0s ago, 10m0s is allowed (safety.watchdog.maxAge): is Prometheus evaluating?"},
+		{"watchdog not to be asked for", good, func(in *Input) { in.Evidence.Watchdog = WatchdogEvidence{Err: "timeout"} }, "watchdog", Delay, ReasonWatchdog, now.Add(15 * time.Second), ""},
+		{"fires too short", good, func(in *Input) {
+			in.Subject.Limits.FiringFor, in.Subject.FiringSince = time.Minute, now.Add(-20*time.Second)
+		},
+			"firing-for", Delay, ReasonFlapping, now.Add(40 * time.Second), ""},
+		{"fires for nobody knows how long", good, func(in *Input) { in.Subject.Limits.FiringFor = time.Minute }, "firing-for", Delay, ReasonFlapping, now.Add(15 * time.Second), ""},
+		{"owned by a GitOps tool", good, owned, "gitops", Deny, ReasonGitOps, time.Time{},
+			"the spec of Deployment/shop/web belongs to Argo CD shop, which would write it back: change it there (safety.gitOps is Deny)"},
+		{"owned, and a person may decide", good, func(in *Input) { owned(in); in.Subject.Limits.GitOps = GitOpsApprove }, "gitops", NeedsApproval, ReasonGitOps, time.Time{}, ""},
+		{"a failover too soon", good, func(in *Input) { in.Subject.Failover, in.Subject.FiringSince = true, now.Add(-time.Minute) },
+			"dwell", Delay, ReasonDwell, now.Add(4 * time.Minute), ""},
+		{"a failover without a person", good, func(in *Input) { in.Subject.Failover, in.Subject.FiringSince = true, now.Add(-time.Hour) },
+			"dwell", NeedsApproval, ReasonApproval, time.Time{}, ""},
+		{"a failover without a dwell time", good, func(in *Input) { in.Subject.Failover, in.Subject.Limits.FailoverDwell = true, 0 }, "dwell", Deny, ReasonDwell, time.Time{}, ""},
+		{"a failover of nobody knows when", good, func(in *Input) { in.Subject.Failover = true }, "dwell", Delay, ReasonDwell, now.Add(15 * time.Second), ""},
+		{"a person is at work", good, func(in *Input) {
+			in.Evidence.Target.Touched = &Touch{Object: "Deployment/shop/web", Manager: "kubectl-edit", At: now.Add(-5 * time.Minute)}
+		}, "human-activity", Delay, ReasonHuman, now.Add(10 * time.Minute), `Deployment/shop/web was changed by "kubectl-edit" at 2026-03-01T11:55:00Z: it is left alone for 15m0s (safety.humanActivity)`},
+		{"human activity that nobody set", good, func(in *Input) {
+			in.Evidence.Target.Touched, in.Subject.Limits.HumanActivity = &Touch{At: now.Add(-time.Hour)}, 0
+		}, "human-activity", Deny, ReasonHuman, time.Time{}, ""},
+		{"rate in all", good, func(in *Input) {
+			in.Ledger.Buckets = []Bucket{{Scope: "rate/c1", Tokens: 0.5, At: now.Add(-30 * time.Second)}}
+		},
+			"rate", Delay, ReasonRate, now.Add(30 * time.Second), "safety.rate.global is used up: 10 runs at once and one more every 2m0s"},
+		{"rate of the playbook", good, func(in *Input) { in.Ledger.Buckets = []Bucket{{Scope: "rate/c1/playbook/pb", At: now}} }, "rate", Delay, ReasonRate, now.Add(5 * time.Minute), ""},
+		{"rate of the namespace", good, func(in *Input) { in.Ledger.Buckets = []Bucket{{Scope: "rate/c1/namespace/shop", At: now}} }, "rate", Delay, ReasonRate, now.Add(5 * time.Minute), ""},
+		{"a rate that nobody set", good, func(in *Input) { in.Subject.Limits.RateGlobal = Rate{} }, "rate", Deny, ReasonRate, time.Time{}, ""},
+		{"concurrency of the pool", goodNode, func(in *Input) {
+			in.Subject.Target.NodePool, in.Subject.Target.Zone = "spot", "a"
+			in.Ledger.Active = []Active{{RunID: "r2", Kind: action.KindNode, Disruptive: true, NodePool: "spot", Zone: "b"}}
+		}, "failure-domain", Delay, ReasonZones, now.Add(15 * time.Second), ""},
+		{"concurrency of the zone", goodNode, func(in *Input) {
+			in.Subject.Target.NodePool, in.Subject.Target.Zone = "spot", "a"
+			in.Ledger.Active = []Active{{RunID: "r2", Kind: action.KindNode, Disruptive: true, NodePool: "big", Zone: "a"}}
+		}, "failure-domain", Delay, ReasonZones, now.Add(15 * time.Second), ""},
+		{"one zone at a time", goodNode, func(in *Input) {
+			in.Subject.Target.NodePool, in.Subject.Target.Zone = "spot", "a"
+			in.Ledger.Active = []Active{{RunID: "r2", Kind: action.KindNode, Disruptive: true, NodePool: "big", Zone: "b"}}
+		}, "failure-domain", Delay, ReasonZones, now.Add(15 * time.Second), "nodes are worked on in 1 other zones, safety.nodes.maxZones is 1"},
+		{"a cap by zone that nobody set", goodNode, func(in *Input) { in.Subject.Limits.MaxZones = 0 }, "failure-domain", Deny, ReasonZones, time.Time{}, ""},
+		{"pods that are not available", good, func(in *Input) {
+			in.Evidence.Pods.Unavailable = append(in.Evidence.Pods.Unavailable, PodKey("c1", "shop", "web-2"))
+		}, "pod-budget", Delay, ReasonPodBudget, now.Add(15 * time.Second), ""},
+		{"pods that are being worked on", good, func(in *Input) {
+			in.Ledger.Reservations = []Reservation{{RunID: "r2", Scope: PodsScope(in.Subject.Target), TargetKey: PodKey("c1", "shop", "web-2")}}
+		}, "pod-budget", Delay, ReasonPodBudget, now.Add(15 * time.Second), ""},
+		{"pods not counted", good, func(in *Input) { in.Evidence.Pods = nil }, "pod-budget", Delay, ReasonEvidence, now.Add(15 * time.Second), ""},
+		{"a budget of pods that nobody set", good, func(in *Input) { in.Subject.Limits.MaxUnavailablePods = 0 }, "pod-budget", Deny, ReasonPodBudget, time.Time{}, ""},
+		{"a storm of runs", good, func(in *Input) { in.Ledger.NewRuns = 31 }, "storm", Delay, ReasonStorm, now.Add(10 * time.Minute), ""},
+		{"after a storm of runs", good, func(in *Input) {
+			in.Ledger.Storms = []Storm{{Scope: RunsScope("c1"), Since: now.Add(-time.Hour), LastSeen: now.Add(-4 * time.Minute)}}
+		}, "storm", Delay, ReasonStorm, now.Add(6 * time.Minute), "the storm since 2026-03-01T11:00:00Z was last seen at 2026-03-01T11:56:00Z: nothing new before 10m0s of calm (safety.storm.cooldown)"},
+		{"after a storm of nodes, the steps of a run that has begun too", goodNode, func(in *Input) {
+			in.Subject.First = false
+			in.Ledger.Storms = []Storm{{Scope: NodesScope("c1"), Since: now.Add(-time.Hour), LastSeen: now.Add(-4 * time.Minute)}}
+		}, "storm", Delay, ReasonStorm, now.Add(6 * time.Minute), ""},
+		{"a storm that nobody set", good, func(in *Input) { in.Subject.Limits.StormRuns = 0 }, "storm", Deny, ReasonStorm, time.Time{}, ""},
+		{"a node of the control plane", goodNode, func(in *Input) { in.Evidence.Nodes.ControlPlane = threeMasters() }, "control-plane", Deny, ReasonQuorum, time.Time{}, ""},
+		{"two nodes of the control plane", goodNode, func(in *Input) {
+			in.Subject.Limits.ControlPlane, in.Evidence.Nodes.ControlPlane = ControlPlaneOneAtATime, threeMasters()
+			in.Evidence.Nodes.ControlPlane.Unhealthy = []string{nodeRef("n1").LockKey(), nodeRef("n9").LockKey()}
+		}, "control-plane", Delay, ReasonQuorum, now.Add(15 * time.Second), ""},
+		{"another node of the control plane is worked on", goodNode, func(in *Input) {
+			in.Subject.Limits.ControlPlane, in.Evidence.Nodes.ControlPlane = ControlPlaneOneAtATime, threeMasters()
+			in.Ledger.Reservations = []Reservation{{RunID: "r2", Scope: ControlPlaneScope("c1"), TargetKey: nodeRef("n9").LockKey()}}
+		}, "control-plane", Delay, ReasonQuorum, now.Add(15 * time.Second), ""},
+		{"the quorum is not known", goodNode, func(in *Input) {
+			in.Subject.Limits.ControlPlane, in.Evidence.Nodes.ControlPlane = ControlPlaneOneAtATime, &ControlPlaneEvidence{Total: 3}
+		}, "control-plane", Delay, ReasonQuorum, now.Add(15 * time.Second), ""},
+		{"the quorum would be lost", goodNode, func(in *Input) {
+			in.Subject.Limits.ControlPlane, in.Evidence.Nodes.ControlPlane = ControlPlaneOneAtATime, threeMasters()
+			in.Evidence.Nodes.ControlPlane.EtcdReady, in.Evidence.Nodes.ControlPlane.TargetEtcdReady = 2, true
+		}, "control-plane", Deny, ReasonQuorum, time.Time{}, "etcd would have 1 of 3 members ready and needs 2"},
+		{"too many nodes of a pool", goodNode, func(in *Input) {
+			for _, n := range []string{"n7", "n8", "n9"} {
+				in.Ledger.Reservations = append(in.Ledger.Reservations, Reservation{RunID: n, Scope: PoolScope(in.Subject.Target), TargetKey: nodeRef(n).LockKey(),
+					Created: now.Add(-30 * time.Minute), Released: new(now.Add(-20 * time.Minute))})
+			}
+		}, "velocity", Delay, ReasonVelocity, now.Add(15 * time.Second), ""},
+		{"the floor", good, func(in *Input) { in.Subject.Removes, in.Subject.Replicas = 2, 2 }, "velocity", Deny, ReasonFloor, time.Time{}, "0 of 2 replicas would be left, safety.velocity.minReplicas is 1"},
+		{"too many replicas at once", good, func(in *Input) { in.Subject.Removes, in.Subject.Replicas = 5, 10 }, "velocity", Delay, ReasonVelocity, now.Add(15 * time.Second), ""},
+		{"too many replicas in a while", good, func(in *Input) {
+			in.Subject.Removes, in.Subject.Replicas = 2, 8
+			in.Ledger.Reservations = []Reservation{{RunID: "r2", Scope: RemovedScope(in.Subject.Target), TargetKey: "scale", Weight: 2, Created: now.Add(-30 * time.Minute), Released: &now}}
+		}, "velocity", Delay, ReasonVelocity, now.Add(15 * time.Second), "4 of 10 replicas would be removed within 1h0m0s, safety.velocity.maxRemovePercent is 25"},
+		{"a velocity that nobody set", goodNode, func(in *Input) { in.Subject.Limits.MaxNodesPerPool = 0 }, "velocity", Deny, ReasonVelocity, time.Time{}, ""},
+		{"no place for the pods", goodNode, func(in *Input) {
+			in.Subject.Displaces, in.Evidence.Capacity = 2, &CapacityEvidence{Displaced: 2, Placed: 1, Unplaced: []string{"pod shop/web-1: no node has 2 CPUs left"}}
+		}, "capacity", Delay, ReasonCapacity, now.Add(15 * time.Second), "1 of 2 displaced pods fit nowhere else: pod shop/web-1: no node has 2 CPUs left; add capacity"},
+		{"a place that nobody looked for", goodNode, func(in *Input) { in.Subject.Displaces = 2 }, "capacity", Delay, ReasonEvidence, now.Add(15 * time.Second), ""},
+		{"a constraint that cannot be evaluated", goodNode, func(in *Input) {
+			in.Subject.Displaces, in.Evidence.Capacity = 2, &CapacityEvidence{Displaced: 2, Placed: 2, Unevaluated: []string{"pod shop/web-1 claims a device"}}
+		}, "capacity", Delay, ReasonCapacity, now.Add(15 * time.Second), ""},
+		{"a disruption budget that allows nothing", goodNode, func(in *Input) {
+			in.Subject.Displaces, in.Evidence.Capacity = 2, &CapacityEvidence{Displaced: 2, Placed: 2, Blocked: []string{"shop/web"}}
+		}, "capacity", Delay, ReasonCapacity, now.Add(15 * time.Second), ""},
 	}
 	covered := map[string]bool{}
 	for _, tt := range tests {

@@ -1,6 +1,10 @@
 package guard
 
-import "time"
+import (
+	"time"
+
+	"github.com/alertmedic/alertmedic/internal/action"
+)
 
 // Ledger is what the store knows that admission counts by. The store fills it
 // inside the admission transaction, after it has locked the scope rows, so that
@@ -17,8 +21,16 @@ type Ledger struct {
 	// Past are the ended attempts on the same attempt key, newest first, of any
 	// playbook, up to the longest window asked for.
 	Past []Past
-	// Reservations are those live at any time since Query.Since.
+	// Reservations are those live at any time since Query.Since, and those made
+	// since Query.ReservedSince.
 	Reservations []Reservation
+	// Buckets are the token buckets of Query.Scopes that were ever drawn from.
+	Buckets []Bucket
+	// Storms are those of Query.Scopes that were ever seen.
+	Storms []Storm
+	// NewRuns is how many runs were created since Query.StormSince, counted up to
+	// Query.StormLimit + 1.
+	NewRuns int
 }
 
 // Query says how far a Ledger must reach.
@@ -30,7 +42,13 @@ type Query struct {
 	// Since is the evidence's observedAt: reservations released after it count,
 	// because the evidence cannot have seen their effect yet.
 	Since time.Time
-	// Scopes are locked in sorted order before the ledger is read.
+	// ReservedSince bounds the reservations that velocity counts; zero is none.
+	ReservedSince time.Time
+	// StormSince and StormLimit bound Ledger.NewRuns.
+	StormSince time.Time
+	StormLimit int
+	// Scopes are locked in sorted order before the ledger is read; storms and
+	// buckets belong to a scope.
 	Scopes []string
 }
 
@@ -56,14 +74,15 @@ type Pause struct {
 
 // Active is an admitted run that has not ended.
 type Active struct {
-	RunID      string `json:"runID"`
-	Playbook   string `json:"playbook"`
-	Namespace  string `json:"namespace,omitempty"`
-	TargetKey  string `json:"targetKey"`
-	AttemptKey string `json:"attemptKey"`
-	NodePool   string `json:"nodePool,omitempty"`
-	Zone       string `json:"zone,omitempty"`
-	Disruptive bool   `json:"disruptive,omitempty"`
+	RunID      string      `json:"runID"`
+	Playbook   string      `json:"playbook"`
+	Namespace  string      `json:"namespace,omitempty"`
+	TargetKey  string      `json:"targetKey"`
+	AttemptKey string      `json:"attemptKey"`
+	Kind       action.Kind `json:"kind,omitempty"`
+	NodePool   string      `json:"nodePool,omitempty"`
+	Zone       string      `json:"zone,omitempty"`
+	Disruptive bool        `json:"disruptive,omitempty"`
 }
 
 // Past is an ended attempt: a run that sent at least one mutation.
@@ -76,12 +95,28 @@ type Past struct {
 	Ended    time.Time `json:"ended"`
 }
 
+// Bucket is the state of a token bucket when it was last drawn from.
+type Bucket struct {
+	Scope  string    `json:"scope"`
+	Tokens float64   `json:"tokens"`
+	At     time.Time `json:"at"`
+}
+
+// Storm is the last storm of a scope.
+type Storm struct {
+	Scope    string    `json:"scope"`
+	Since    time.Time `json:"since"`    // the first sign of this storm
+	LastSeen time.Time `json:"lastSeen"` // the last sign: calm is counted from it
+}
+
 // Reservation counts a target as unhealthy from the admission of a disruptive
-// run until its release.
+// run until its release, and what was taken away for velocity long after that.
 type Reservation struct {
-	RunID     string     `json:"runID"`
-	Scope     string     `json:"scope"` // "nodes/<cluster>", later also workloads
-	TargetKey string     `json:"targetKey"`
-	Created   time.Time  `json:"created"`
-	Released  *time.Time `json:"released,omitempty"`
+	RunID     string `json:"runID"`
+	Scope     string `json:"scope"` // see NodesScope, PoolScope, PodsScope, RemovedScope
+	TargetKey string `json:"targetKey"`
+	// Weight is how many replicas were removed in a RemovedScope, else 0.
+	Weight   int        `json:"weight,omitempty"`
+	Created  time.Time  `json:"created"`
+	Released *time.Time `json:"released,omitempty"`
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/alertmedic/alertmedic/internal/action"
 	"github.com/alertmedic/alertmedic/internal/guard"
 	"github.com/alertmedic/alertmedic/internal/store"
 )
@@ -82,7 +83,7 @@ func TestTheLedgerCountsWhatItShould(t *testing.T) {
 		require.NoError(t, err)
 		require.WithinDuration(t, f.time(t), seen.Now, 10*time.Second)
 		require.Equal(t, []guard.Active{{RunID: active.ID, Playbook: "c", Namespace: "shop", TargetKey: active.TargetKey, AttemptKey: active.AttemptKey,
-			NodePool: "pool", Zone: "zone", Disruptive: true}}, seen.Active, "without the run itself")
+			Kind: action.KindDeployment, NodePool: "pool", Zone: "zone", Disruptive: true}}, seen.Active, "without the run itself")
 		require.Equal(t, []guard.Past{{RunID: past.ID, Playbook: "a", Outcome: "healed", Healed: true, Started: past.IntentAt, Ended: past.EndedAt}}, seen.Past)
 		require.Len(t, seen.Reservations, 1)
 		require.Nil(t, seen.Reservations[0].Released)

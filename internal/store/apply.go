@@ -120,11 +120,14 @@ func (t *txn) apply(ctx context.Context, old Run, tr Transition) (Run, error) {
 		return Run{}, err
 	}
 	for _, res := range tr.Reserve {
-		if err := t.exec(ctx, `INSERT INTO reservations (run_id, scope, target_key, created_at) VALUES ($1, $2, $3, $4)
+		if err := t.exec(ctx, `INSERT INTO reservations (run_id, scope, target_key, weight, created_at) VALUES ($1, $2, $3, $4, $5)
 			ON CONFLICT (run_id, scope, target_key) DO UPDATE SET released_at = 0`,
-			old.ID, res.Scope, res.TargetKey, micros(cmpTime(res.Created, t.now))); err != nil {
+			old.ID, res.Scope, res.TargetKey, int64(res.Weight), micros(cmpTime(res.Created, t.now))); err != nil {
 			return Run{}, fmt.Errorf("reserve: %w", err)
 		}
+	}
+	if err := t.keepGuards(ctx, tr); err != nil {
+		return Run{}, err
 	}
 	if tr.Approval != nil {
 		if err := t.writeApproval(ctx, old.ID, *tr.Approval); err != nil {

@@ -87,6 +87,8 @@ var backupTables = []table{
 	{name: "run_locks", since: 1},
 	{name: "reservations", since: 1},
 	{name: "pauses", since: 1},
+	{name: "guard_buckets", since: 4},
+	{name: "guard_storms", since: 4},
 	{name: "approvals", since: 1},
 	{name: "outbox", since: 1},
 	{name: "kv", since: 1},

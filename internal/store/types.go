@@ -237,6 +237,10 @@ type Transition struct {
 	// Reserve adds reservations; reservations and locks are released when
 	// Run.Phase is Done.
 	Reserve []guard.Reservation
+	// Buckets are drawn from, and Storms (scopes) seen going on: both are kept
+	// whatever becomes of the run.
+	Buckets []guard.Bucket
+	Storms  []string
 	// Approval asks for, or voids, an approval.
 	Approval *Approval
 	// Release gives the lease back; the run can be claimed again at Run.DueAt.
