@@ -81,6 +81,10 @@ func (r reporter) Messages(rep engine.Report) []store.Message {
 	return r.Reporter.Messages(u)
 }
 
+func (r reporter) StormMessages(s engine.Storm) []store.Message {
+	return r.Reporter.StormMessages(notify.StormUpdate{Scope: s.Scope, Since: s.Since, Event: s.Event, Message: s.Message, At: s.At})
+}
+
 // emitter lends kube's Events to the notifier.
 type emitter struct{ kube *kube.Client }
 

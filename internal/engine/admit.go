@@ -71,6 +71,9 @@ func (w *work) admit(ctx context.Context, i int, fresh bool) error {
 	w.e.leases.extended(w.held, began)
 	w.committed(run, sent)
 	w.e.m.decision(w.run.Playbook, decision)
+	if len(sent.Storms) > 0 {
+		w.e.stormSeen()
+	}
 	switch decision.Verdict {
 	case guard.Admit:
 		return w.call(ctx, w.steps[i])

@@ -262,6 +262,8 @@ func (w inside) Snapshot(context.Context) (out []alert.Alert, err error) {
 	return out, err
 }
 
+func (w inside) StormMessages(Storm) []store.Message { return nil }
+
 // Messages implements Reporter, with the notifier's own texts.
 func (w inside) Messages(r Report) []store.Message {
 	n := notify.Reporter{SlackChannel: "#oncall", Events: true}

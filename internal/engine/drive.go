@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/alertmedic/alertmedic/internal/alert"
+	"github.com/alertmedic/alertmedic/internal/guard"
 	"github.com/alertmedic/alertmedic/internal/journal"
 	"github.com/alertmedic/alertmedic/internal/store"
 	"github.com/alertmedic/alertmedic/playbooks"
@@ -294,7 +295,9 @@ func (w *work) ending(outcome store.Outcome, reason, message string, entries ...
 	en := w.entry(journal.RunEnded)
 	en.Outcome, en.Reason, en.Message = string(outcome), reason, message
 	en.Data = encode(map[string]any{"rungs": w.st.Rungs, "candidates": len(w.cands), "mutated": w.st.Mutated})
-	if w.st.Reported || needsHuman(outcome) || outcome == store.Simulated {
+	// What a storm held is told of as a whole: see stormLoop.
+	held := outcome == store.Expired && (w.st.LastGuard == guard.ReasonStorm || w.st.LastGuard == guard.ReasonUnhealthyBudget)
+	if w.st.Reported || needsHuman(outcome) && !held || outcome == store.Simulated {
 		w.tell(journal.RunEnded, message)
 	}
 	var approval *store.Approval

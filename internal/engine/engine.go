@@ -71,6 +71,8 @@ type Source struct {
 // are written in the transaction of what they tell.
 type Reporter interface {
 	Messages(r Report) []store.Message
+	// StormMessages are those of a storm, for all the runs that it holds.
+	StormMessages(s Storm) []store.Message
 }
 
 // Options are the parts that an Engine is made of. All are required but those
@@ -134,6 +136,7 @@ type Engine struct {
 	resync   chan struct{}
 	leases   *leases
 	resynced resyncedSources
+	stormy   chan struct{}
 }
 
 // New checks the options and names what is missing.
@@ -174,7 +177,7 @@ func New(o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Engine{Options: o, m: m, resync: make(chan struct{}, 1), leases: newLeases(o.Lease)}, nil
+	return &Engine{Options: o, m: m, resync: make(chan struct{}, 1), stormy: make(chan struct{}, 1), leases: newLeases(o.Lease)}, nil
 }
 
 // TriggerResync asks for a reading of every source soon, because a webhook said
@@ -202,6 +205,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer renewed()
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return e.resyncLoop(gctx) })
+	g.Go(func() error { return e.stormLoop(gctx) })
 	g.Go(func() error { return e.sealLoop(gctx) })
 	g.Go(func() error {
 		defer workers.Wait()

@@ -120,6 +120,8 @@ func TestAProcessThatStoodStillSendsNothing(t *testing.T) {
 // standsStill is a reporter that takes its time within the transaction.
 type standsStill time.Duration
 
+func (d standsStill) StormMessages(Storm) []store.Message { return nil }
+
 func (d standsStill) Messages(Report) []store.Message {
 	time.Sleep(time.Duration(d))
 	return nil

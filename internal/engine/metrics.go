@@ -14,6 +14,7 @@ type metrics struct {
 	resolutions, started, runsEnded, actions, decisions, verdicts, approvals, resyncs *prometheus.CounterVec
 	actionSeconds, timeToHeal                                                         *prometheus.HistogramVec
 	claimErrors, renewErrors, panics, fenced, takeovers                               prometheus.Counter
+	storms                                                                            *prometheus.GaugeVec
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -41,10 +42,11 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		panics:      plain("run_panics_total", "Panics while working on a run; the run is tried again."),
 		fenced:      plain("runs_fenced_total", "Runs given up because another worker had taken them over."),
 		takeovers:   plain("runs_taken_over_total", "Runs taken over after another worker's lease ran out."),
+		storms:      prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "alertmedic", Name: "storm", Help: "1 while a storm in the scope holds what is new, 0 after it."}, []string{"scope"}),
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{m.resolutions, m.started, m.runsEnded, m.actions, m.decisions, m.verdicts, m.approvals,
-		m.resyncs, m.actionSeconds, m.timeToHeal, m.claimErrors, m.renewErrors, m.panics, m.fenced, m.takeovers} {
+		m.resyncs, m.actionSeconds, m.timeToHeal, m.claimErrors, m.renewErrors, m.panics, m.fenced, m.takeovers, m.storms} {
 		errs = append(errs, r.Register(c))
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -49,6 +49,9 @@ const (
 	ApprovalRequested Kind = "approval.requested"
 	ApprovalDecided   Kind = "approval.decided"
 	ApprovalVoided    Kind = "approval.voided" // the plan drifted
+	StormBegan        Kind = "storm.began"     // very much breaks at once: nothing new is changed
+	StormGoesOn       Kind = "storm.goes-on"   // still, with what became of the runs
+	StormEnded        Kind = "storm.ended"
 	PauseSet          Kind = "pause.set"
 	PauseCleared      Kind = "pause.cleared"
 	ConfigReloaded    Kind = "config.reloaded"

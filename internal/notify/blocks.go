@@ -50,6 +50,10 @@ type rendered struct {
 
 // render makes the message of a run. Everything in the report is untrusted.
 func render(r RunReport) rendered {
+	switch r.Event {
+	case journal.StormBegan, journal.StormGoesOn, journal.StormEnded:
+		return renderStorm(r)
+	}
 	f := faceOf(r)
 	title := fmt.Sprintf("%s %s on %s: %s", f.symbol, bold(r.AlertName), code(r.Target), line(f.word))
 	if r.Reason != "" {
@@ -75,6 +79,24 @@ func render(r RunReport) rendered {
 	}
 	out.blocks = append(out.blocks, slack.NewContextBlock("", mrkdwn(footer(r))))
 	return out
+}
+
+// renderStorm makes the one message of a storm.
+func renderStorm(r RunReport) rendered {
+	symbol := ":rotating_light:"
+	if r.Event == journal.StormEnded {
+		symbol = ":white_check_mark:"
+	}
+	title := eventTitle(r.Event, "")
+	context := "since " + r.FiredAt.Format(time.RFC3339)
+	if r.URL != "" {
+		context += " · <" + linkTarget(r.URL) + "|runs that wait>"
+	}
+	return rendered{
+		text: truncate(title+" in "+line(r.Target), maxBlockText),
+		blocks: []slack.Block{section(symbol + " " + bold(title) + " in " + code(r.Target)), section(escape(r.Message)),
+			slack.NewContextBlock("", mrkdwn(context))},
+	}
 }
 
 func footer(r RunReport) string {

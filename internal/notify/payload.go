@@ -115,6 +115,31 @@ func message(channel, runID string, payload any) store.Message {
 	return store.Message{ID: uuid.Must(uuid.NewV7()).String(), Channel: channel, RunID: runID, Key: runID, Payload: data}
 }
 
+// StormUpdate is what is known of a storm: one message stands for all the runs
+// that it holds.
+type StormUpdate struct {
+	Scope   string // "nodes/prod"
+	Since   time.Time
+	Event   journal.Kind
+	Message string
+	At      time.Time
+}
+
+// StormMessages returns what to put into the outbox about a storm. There are no
+// Kubernetes Events of it: it has no object.
+func (r *Reporter) StormMessages(u StormUpdate) []store.Message {
+	if r.SlackChannel == "" {
+		return nil
+	}
+	id := "storm/" + u.Scope + "/" + u.Since.UTC().Format(time.RFC3339)
+	rep := RunReport{RunID: id, Event: u.Event, At: u.At.UTC(), Target: u.Scope, Message: u.Message, Channel: r.SlackChannel, FiredAt: u.Since.UTC(),
+		Thread: []string{eventTitle(u.Event, "") + ": " + u.Message}}
+	if r.ExternalURL != "" {
+		rep.URL = strings.TrimSuffix(r.ExternalURL, "/") + "/api/v1/runs?wait=guard"
+	}
+	return []store.Message{message(ChannelSlack, id, rep)}
+}
+
 // Report makes the payload of a Slack message.
 func (r *Reporter) Report(u Update) RunReport {
 	run := u.Run
@@ -173,6 +198,12 @@ func eventTitle(k journal.Kind, o store.Outcome) string {
 		return "Verifying"
 	case journal.RunEnded:
 		return "Ended " + string(o)
+	case journal.StormBegan:
+		return "Storm"
+	case journal.StormGoesOn:
+		return "The storm goes on"
+	case journal.StormEnded:
+		return "The storm is over"
 	}
 	return string(k)
 }

@@ -105,7 +105,9 @@ func (s *SlackSender) Send(ctx context.Context, m store.Message) (Result, error)
 	file := s.o.TokenFile
 	if file == "" {
 		file = s.o.WebhookURLFile
-		if r.Event != journal.ApprovalRequested && r.Event != journal.RunEnded {
+		switch r.Event {
+		case journal.ApprovalRequested, journal.RunEnded, journal.StormBegan, journal.StormEnded:
+		default:
 			return Result{Skipped: true}, nil
 		}
 	}
