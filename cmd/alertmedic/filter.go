@@ -32,7 +32,7 @@ func fixed(cmd *cobra.Command, flag string, values ...string) {
 }
 
 // completeTimeout is how long a person who pressed Tab is kept waiting.
-const completeTimeout = 2 * time.Second
+var completeTimeout = 2 * time.Second
 
 // completePlaybooks asks the service for the names of its playbooks.
 func (cl *cli) completePlaybooks(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {

@@ -30,6 +30,7 @@ var update = flag.Bool("update", false, "rewrite the golden files and docs/cli.m
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	completeTimeout = time.Minute // no test is about it
 	goleak.VerifyTestMain(m)
 }
 
@@ -273,7 +274,7 @@ func (s *syncBuffer) until(t *testing.T, text string) {
 		}
 		select {
 		case <-s.wake:
-		case <-time.After(10 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Fatalf("%q did not come; got %q", text, got)
 		}
 	}

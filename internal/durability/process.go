@@ -151,7 +151,7 @@ type Process struct {
 func StartProcess(t testing.TB, o Options) *Process {
 	t.Helper()
 	p := LaunchProcess(t, o)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	if err := p.WaitReady(ctx); err != nil {
 		t.Fatal(err)

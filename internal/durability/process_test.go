@@ -34,7 +34,7 @@ func TestProcess(t *testing.T) {
 	relay := NewRelay(t, 0)
 	p := StartProcess(t, Options{DSN: filepath.Join(t.TempDir(), "medic.db"), Kubeconfig: proxy.Kubeconfig(t, "medic"),
 		Alertmanager: relay.URL, Prometheus: relay.URL, Playbooks: []string{restartPlaybook}})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	first := p.PID()
 	require.NoError(t, p.Pause())

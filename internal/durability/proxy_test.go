@@ -28,7 +28,7 @@ func TestAPIProxy(t *testing.T) {
 	p := NewAPIProxy(t, cluster, 0)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(cluster.RESTConfig().CAData)
-	client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}}
+	client := &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}}
 	defer client.CloseIdleConnections()
 	create := func(ctx context.Context, name string) (int, error) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.URL+"/api/v1/namespaces/"+ns+"/configmaps",
@@ -87,8 +87,8 @@ func TestAPIProxy(t *testing.T) {
 	})
 	_, err := create(ctx, "orphan")
 	require.Error(t, err)
-	require.Eventually(t, func() bool { return exists("orphan") }, 10*time.Second, 20*time.Millisecond)
-	require.Eventually(t, func() bool { c := p.Calls(); return c[len(c)-1].Applied() }, 10*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return exists("orphan") }, 2*time.Minute, 20*time.Millisecond)
+	require.Eventually(t, func() bool { c := p.Calls(); return c[len(c)-1].Applied() }, 2*time.Minute, 20*time.Millisecond)
 	p.Watch(nil)
 
 	// Nothing gets through while it is down.
@@ -152,7 +152,7 @@ func TestTCPProxy(t *testing.T) {
 		_, err := bufio.NewReader(c).ReadString('\n')
 		return err
 	}
-	const long = 10 * time.Second
+	const long = 2 * time.Minute
 	c := dial()
 	require.NoError(t, echo(c, long))
 

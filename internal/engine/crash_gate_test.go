@@ -166,6 +166,12 @@ func (t tapped) Connect(ctx context.Context) (driver.Conn, error) {
 			return nil, errors.Join(err, c.Close())
 		}
 	}
+	if e, ok := c.(driver.ExecerContext); ok && !t.sqlite {
+		// The server must not take a machine that stands still for a process that is gone.
+		if _, err := e.ExecContext(ctx, "SET idle_in_transaction_session_timeout = '5min'", nil); err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+	}
 	return &tappedConn{Conn: c, gate: t.gate}, nil
 }
 

@@ -18,6 +18,7 @@ func bubble(t *testing.T, fn func(t *testing.T, w *world, run store.Run)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := setup(t, doc("restart", restart))
 		w.now, w.ticks = time.Now(), true
+		w.engine.leases = newLeases(w.engine.Lease)
 		w.fire("web")
 		cands, err := w.store.ClaimCandidates(t.Context(), "worker-1", w.engine.Lease, 1)
 		require.NoError(t, err)

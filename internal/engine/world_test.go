@@ -218,6 +218,9 @@ func (w *world) newEngine(owner string) *Engine {
 		},
 	})
 	require.NoError(w.t, err)
+	// The script's clock measures the leases in the store. What measures them in
+	// this process is real, and must not run out on a machine that stands still.
+	e.leases = newLeases(time.Hour)
 	e.resynced.add("am") // Run would read the source first
 	return e
 }

@@ -278,7 +278,7 @@ func TestResolveInTerminatingNamespace(t *testing.T) {
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 		defer cancel()
 		live, err := w.api.CoreV1().ConfigMaps(w.ns).Get(ctx, hold.Name, metav1.GetOptions{})
 		if err == nil {

@@ -25,8 +25,8 @@ type Options struct {
 	// spread over the zones a, b and c; none by default.
 	Nodes int
 	// NodeMonitorGracePeriod is after how long without a heartbeat a node
-	// becomes Unknown; 8 s by default (40 s in a real cluster). Nodes send a
-	// heartbeat every 2 s.
+	// becomes Unknown; 15 s by default (40 s in a real cluster). Nodes send a
+	// heartbeat every 2 s; a busy machine can be late with several.
 	NodeMonitorGracePeriod time.Duration
 	// TolerationSeconds is after how long a pod is evicted from a node that is
 	// not ready or unreachable; 300 by default, as in a real cluster. Applies
@@ -67,7 +67,7 @@ type Cluster struct {
 // without it. ctx bounds the start alone.
 func Start(ctx context.Context, opts Options) (*Cluster, error) {
 	if opts.NodeMonitorGracePeriod == 0 {
-		opts.NodeMonitorGracePeriod = 8 * time.Second
+		opts.NodeMonitorGracePeriod = 15 * time.Second
 	}
 	if opts.TolerationSeconds == 0 {
 		opts.TolerationSeconds = 300

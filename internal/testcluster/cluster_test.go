@@ -49,7 +49,7 @@ func podsOf(t *testing.T, c *Cluster, ns, app string) []corev1.Pod {
 
 func TestADeploymentBecomesAvailable(t *testing.T) {
 	c := Shared(t)
-	ctx := withTimeout(t, time.Minute)
+	ctx := patient(t)
 	ns := c.Namespace(t)
 	_, err := c.Client().AppsV1().Deployments(ns).Create(ctx, deployment(ns, "shop", 3, nil), metav1.CreateOptions{})
 	require.NoError(t, err)
@@ -70,7 +70,7 @@ func TestADeploymentBecomesAvailable(t *testing.T) {
 
 func TestACrashLoopingPodIsReplacedBySound(t *testing.T) {
 	c := Shared(t)
-	ctx := withTimeout(t, time.Minute)
+	ctx := patient(t)
 	ns := c.Namespace(t)
 	_, err := c.Client().AppsV1().Deployments(ns).Create(ctx, deployment(ns, "shop", 1, func(p *corev1.PodTemplateSpec) {
 		p.Annotations[CrashIntervalAnnotation] = "200ms"
@@ -105,7 +105,7 @@ func TestACrashLoopingPodIsReplacedBySound(t *testing.T) {
 
 func TestABadRolloutSticks(t *testing.T) {
 	c := Shared(t)
-	ctx := withTimeout(t, time.Minute)
+	ctx := patient(t)
 	ns := c.Namespace(t)
 	_, err := c.Client().AppsV1().Deployments(ns).Create(ctx, deployment(ns, "shop", 2, nil), metav1.CreateOptions{})
 	require.NoError(t, err)
@@ -138,7 +138,7 @@ func TestABadRolloutSticks(t *testing.T) {
 
 func TestANotReadyPodLeavesItsService(t *testing.T) {
 	c := Shared(t)
-	ctx := withTimeout(t, time.Minute)
+	ctx := patient(t)
 	ns := c.Namespace(t)
 	_, err := c.Client().AppsV1().Deployments(ns).Create(ctx, deployment(ns, "shop", 1, nil), metav1.CreateOptions{})
 	require.NoError(t, err)
@@ -176,7 +176,7 @@ func TestANotReadyPodLeavesItsService(t *testing.T) {
 
 func TestAJobCompletesAndFails(t *testing.T) {
 	c := Shared(t)
-	ctx := withTimeout(t, time.Minute)
+	ctx := patient(t)
 	ns := c.Namespace(t)
 	job := func(name string, fault PodFault) {
 		none := int32(0)
@@ -211,7 +211,7 @@ func TestAJobCompletesAndFails(t *testing.T) {
 
 func TestEvictionHonorsDisruptionBudgets(t *testing.T) {
 	c := Shared(t)
-	ctx := withTimeout(t, time.Minute)
+	ctx := patient(t)
 	ns := c.Namespace(t)
 	_, err := c.Client().AppsV1().Deployments(ns).Create(ctx, deployment(ns, "shop", 1, nil), metav1.CreateOptions{})
 	require.NoError(t, err)
@@ -229,7 +229,7 @@ func TestEvictionHonorsDisruptionBudgets(t *testing.T) {
 
 func TestLogsCanBeRead(t *testing.T) {
 	c := Shared(t)
-	ctx := withTimeout(t, time.Minute)
+	ctx := patient(t)
 	ns := c.Namespace(t)
 	_, err := c.Client().AppsV1().Deployments(ns).Create(ctx, deployment(ns, "shop", 1, nil), metav1.CreateOptions{})
 	require.NoError(t, err)
@@ -247,7 +247,7 @@ func TestLogsCanBeRead(t *testing.T) {
 
 func TestAServiceAccountMayDoWhatItsRolesSay(t *testing.T) {
 	c := Shared(t)
-	ctx := withTimeout(t, time.Minute)
+	ctx := patient(t)
 	ns := c.Namespace(t)
 	_, err := c.Client().CoreV1().ServiceAccounts(ns).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "medic"}}, metav1.CreateOptions{})
 	require.NoError(t, err)

@@ -7,7 +7,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
@@ -75,7 +74,7 @@ func waitAlert(t *testing.T, ctx context.Context, received <-chan webhook, statu
 
 func TestAFaultReachesTheWebhookAndItsEndToo(t *testing.T) {
 	c := Shared(t)
-	ctx := withTimeout(t, 3*time.Minute)
+	ctx := patient(t)
 	ns := c.Namespace(t)
 	url, received := sink(t)
 	m, err := c.StartMonitoring(ctx, MonitoringOptions{Rules: testRules, WebhookURL: url, WebhookToken: "secret", Namespaces: []string{ns}})
@@ -102,7 +101,7 @@ func TestAFaultReachesTheWebhookAndItsEndToo(t *testing.T) {
 
 func TestAPairOfEachToleratesTheLossOfOne(t *testing.T) {
 	c := Shared(t)
-	ctx := withTimeout(t, 3*time.Minute)
+	ctx := patient(t)
 	ns := c.Namespace(t)
 	url, received := sink(t)
 	m, err := c.StartMonitoring(ctx, MonitoringOptions{

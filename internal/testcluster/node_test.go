@@ -2,7 +2,6 @@ package testcluster
 
 import (
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
@@ -21,7 +20,7 @@ func TestANodeFaultShowsFreezesItsPodsAndHeals(t *testing.T) {
 		t.Run(string(tc.fault), func(t *testing.T) {
 			t.Parallel()
 			c := Shared(t)
-			ctx := withTimeout(t, 2*time.Minute)
+			ctx := patient(t)
 			ns := c.Namespace(t)
 			node := c.Node(t, NodeOptions{Zone: "a"})
 			_, err := c.Client().AppsV1().Deployments(ns).Create(ctx, deployment(ns, "shop", 2, func(p *corev1.PodTemplateSpec) {
@@ -57,7 +56,7 @@ func TestANodeFaultShowsFreezesItsPodsAndHeals(t *testing.T) {
 
 func TestAPodOnADeadNodeStaysTerminating(t *testing.T) {
 	c := Shared(t)
-	ctx := withTimeout(t, time.Minute)
+	ctx := patient(t)
 	ns := c.Namespace(t)
 	node := c.Node(t, NodeOptions{})
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "shop"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: image}}}}
@@ -93,7 +92,7 @@ func TestAPodOnADeadNodeStaysTerminating(t *testing.T) {
 
 func TestANodeUnderPressureStaysReady(t *testing.T) {
 	c := Shared(t)
-	ctx := withTimeout(t, time.Minute)
+	ctx := patient(t)
 	node := c.Node(t, NodeOptions{})
 	pressed := func(n *corev1.Node) bool {
 		for _, condition := range n.Status.Conditions {

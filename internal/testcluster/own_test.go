@@ -11,7 +11,7 @@ import (
 )
 
 func TestAClusterOfOnesOwnCanBeBroken(t *testing.T) {
-	ctx := withTimeout(t, 3*time.Minute)
+	ctx := patient(t)
 	c, err := Start(ctx, Options{Dir: t.TempDir(), TolerationSeconds: 1, NodeMonitorGracePeriod: 5 * time.Second})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, c.Stop()); require.NoDirExists(t, c.Dir()) })
@@ -45,7 +45,7 @@ func TestAClusterOfOnesOwnCanBeBroken(t *testing.T) {
 }
 
 func TestPostgresServesAndLeavesNothing(t *testing.T) {
-	p, err := StartPostgres(withTimeout(t, time.Minute), PostgresOptions{})
+	p, err := StartPostgres(patient(t), PostgresOptions{})
 	require.NoError(t, err)
 	dir := p.supervisor.dir
 	t.Setenv(EnvPostgres, p.DSN)

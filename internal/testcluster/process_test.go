@@ -143,7 +143,7 @@ func startVictim(t *testing.T, parent string) *victimProcess {
 	v := &victimProcess{cmd: cmd}
 	_, err = fmt.Sscanf(line, "ready %d %d %s", &v.pid, &v.reaper, &v.dir)
 	require.NoError(t, err, line)
-	require.NoError(t, Poll(withTimeout(t, 10*time.Second), func(context.Context) (bool, error) {
+	require.NoError(t, Poll(patient(t), func(context.Context) (bool, error) {
 		data, _ := os.ReadFile(filepath.Join(v.dir, "child"))
 		v.child, _ = strconv.Atoi(strings.TrimSpace(string(data)))
 		return v.child > 0, nil
@@ -153,7 +153,7 @@ func startVictim(t *testing.T, parent string) *victimProcess {
 
 func requireGone(t *testing.T, pid int) {
 	t.Helper()
-	err := Poll(withTimeout(t, 15*time.Second), func(context.Context) (bool, error) {
+	err := Poll(patient(t), func(context.Context) (bool, error) {
 		_, err := startTime(pid)
 		return err != nil, nil
 	})
@@ -162,7 +162,7 @@ func requireGone(t *testing.T, pid int) {
 
 func waitState(t *testing.T, pid int, state string) {
 	t.Helper()
-	err := Poll(withTimeout(t, 10*time.Second), func(context.Context) (bool, error) {
+	err := Poll(patient(t), func(context.Context) (bool, error) {
 		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if err != nil {
 			return false, err
@@ -172,8 +172,9 @@ func waitState(t *testing.T, pid int, state string) {
 	require.NoError(t, err)
 }
 
-func withTimeout(t *testing.T, d time.Duration) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), d)
+// patient is a context for what must happen, however slow the machine is.
+func patient(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -91,7 +91,7 @@ func call(params string) contract.Call {
 
 func apply(t *testing.T, s session, params string) (diagnose.Evidence, action.Result) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	res, err := diagnose.Diagnose{}.Apply(ctx, s, call(params))
 	require.NoError(t, err)
