@@ -70,7 +70,7 @@ func TestABackupOfTheRunningServiceBringsUpAnother(t *testing.T) {
 				defer mu.Unlock()
 				return len(acked)
 			}
-			require.Eventually(t, func() bool { return count() >= 200 }, time.Minute, time.Millisecond)
+			require.Eventually(t, func() bool { return count() >= 200 }, 3*time.Minute, time.Millisecond)
 			mu.Lock()
 			want := append([]string{}, acked...)
 			mu.Unlock()
@@ -78,7 +78,7 @@ func TestABackupOfTheRunningServiceBringsUpAnother(t *testing.T) {
 			require.NoError(t, err)
 			var backup bytes.Buffer
 			require.NoError(t, c.Backup(t.Context(), &backup))
-			require.Eventually(t, func() bool { return count() >= len(want)+50 }, time.Minute, time.Millisecond, "it goes on")
+			require.Eventually(t, func() bool { return count() >= len(want)+50 }, 3*time.Minute, time.Millisecond, "it goes on")
 			close(done)
 			posting.Wait()
 

@@ -120,7 +120,7 @@ spec:
   - name: restart
     steps:
     - {name: restart, action: pod.delete}
-    verify: {timeout: 5s, stableFor: 2s}
+    verify: {timeout: 12s, stableFor: 2s} # what is broken after its start is broken before its end
 `
 
 // startOutage runs the service between an API server and an alerting that can
@@ -134,7 +134,7 @@ func startOutage(t *testing.T) (s *service, cluster *durability.APIProxy, source
 	require.NoError(t, err)
 	s.kubernetes = rc
 	s.sources = fmt.Sprintf("- {name: am, alertmanagers: [{url: %[1]q}], prometheuses: [{url: %[1]q}]}", source.URL)
-	s.tuning = "engine: {callTimeout: 2s, unknownExtension: 1m}"
+	s.tuning = "engine: {callTimeout: 2s, unknownExtension: 5m}"
 	s.pace = brisk
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)

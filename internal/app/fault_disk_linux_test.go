@@ -64,7 +64,7 @@ func again(t *testing.T, how string, attr *syscall.SysProcAttr) (string, error) 
 	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
-	cmd := exec.CommandContext(t.Context(), self, "-test.run=^TestADiskThatFillsUp$", "-test.v", "-test.timeout=2m")
+	cmd := exec.CommandContext(t.Context(), self, "-test.run=^TestADiskThatFillsUp$", "-test.v", "-test.timeout=10m")
 	cmd.Env = append(os.Environ(), smallDiskEnv+"="+how, "TMPDIR="+t.TempDir())
 	cmd.SysProcAttr = attr
 	out, err := cmd.CombinedOutput()
@@ -161,10 +161,10 @@ func fillUp(t *testing.T, dir, says string, fill, free func()) {
 			}
 			status, body := ready()
 			return status == http.StatusServiceUnavailable && strings.Contains(body, says)
-		}, 30*time.Second, time.Millisecond, "it is not refused, or not ready for another reason: %s", log)
+		}, 2*time.Minute, time.Millisecond, "it is not refused, or not ready for another reason: %s", log)
 		require.Contains(t, log.String(), says)
 		free()
-		require.Eventually(t, func() bool { status, _ := ready(); return status == http.StatusOK }, 30*time.Second, time.Millisecond, "ready again by itself")
+		require.Eventually(t, func() bool { status, _ := ready(); return status == http.StatusOK }, 2*time.Minute, time.Millisecond, "ready again by itself")
 		require.Equal(t, http.StatusOK, send())
 	}
 	seen := map[string]int{}

@@ -61,7 +61,7 @@ spec:
     steps:
     - {name: look, action: diagnose, continueOnError: true}
     - {name: restart, action: pod.delete}
-    verify: {timeout: 1m, stableFor: 3s}
+    verify: {timeout: 5m, stableFor: 3s}
 `
 
 // start runs the whole loop for one namespace until the test ends: as many
@@ -179,7 +179,7 @@ func (s *service) deploy(t *testing.T, name string, n int32) []corev1.Pod {
 // until follows the log to the first entry of a kind and returns all before it.
 func (s *service) until(t *testing.T, kind journal.Kind) []journal.Entry {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	var seen []journal.Entry
 	err := s.client.Follow(ctx, store.LogFilter{}, func(en journal.Entry) error {

@@ -140,18 +140,7 @@ kubernetes: {qps: 1000, burst: 1000}
 notify: {events: true}
 `, alerting.URL, dsn))
 	require.NoError(t, err)
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() {
-		ended <- Run(ctx, Options{Config: cfg, Logger: slog.New(slog.DiscardHandler), Registry: s.registry, Kubernetes: cluster.RESTConfig(), Listener: listener})
-	}()
-	t.Cleanup(func() {
-		cancel()
-		require.NoError(t, <-ended)
-	})
-	s.service.url = "http://" + listener.Addr().String()
+	s.service.url, _ = serve(t, Options{Config: cfg, Logger: slog.New(slog.DiscardHandler), Registry: s.registry, Kubernetes: cluster.RESTConfig()})
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
 	s.client = &http.Client{Transport: transport}
@@ -198,14 +187,22 @@ func (s *soak) writePlaybook() {
 	require.NoError(s.t, os.WriteFile(s.playbook, fmt.Appendf(nil, soakPlaybook, s.reloads), 0o600))
 }
 
+// send posts, again after a 503 as Alertmanager does: a server whose client
+// stands still in the midst of a transaction gives it up.
 func (s *soak) send(path, body string) {
 	s.t.Helper()
-	resp, err := s.client.Post(s.service.url+path, "application/json", strings.NewReader(body))
-	require.NoError(s.t, err)
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	require.NoError(s.t, err)
-	require.Less(s.t, resp.StatusCode, 300, "%s: %s", path, text)
+	eventually(s.t, path+" is taken", func() bool {
+		resp, err := s.client.Post(s.service.url+path, "application/json", strings.NewReader(body))
+		require.NoError(s.t, err)
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		require.NoError(s.t, err)
+		if resp.StatusCode == http.StatusServiceUnavailable {
+			return false
+		}
+		require.Less(s.t, resp.StatusCode, 300, "%s: %s", path, text)
+		return true
+	})
 }
 
 // cycles lets the service live n times through a little of everything.
@@ -268,14 +265,14 @@ func (s *soak) dial() net.Conn {
 	s.t.Helper()
 	conn, err := (&net.Dialer{}).DialContext(s.t.Context(), "tcp", strings.TrimPrefix(s.service.url, "http://"))
 	require.NoError(s.t, err)
-	require.NoError(s.t, conn.SetDeadline(time.Now().Add(time.Minute)))
+	require.NoError(s.t, conn.SetDeadline(time.Now().Add(3*time.Minute)))
 	return conn
 }
 
 // drained waits until every alert has met its fate and every message is sent.
 func (s *soak) drained() {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(s.t.Context(), 3*time.Minute)
 	defer cancel()
 	what := ""
 	err := testcluster.Poll(ctx, func(context.Context) (bool, error) {
@@ -317,13 +314,16 @@ func (s *soak) sum(name string, keep func(labels map[string]string) bool) float6
 func (s *soak) settled(wanted level) level {
 	s.t.Helper()
 	best := s.level()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 2*time.Second)
-	defer cancel()
-	_ = testcluster.Poll(ctx, func(context.Context) (bool, error) { // its time-out is one of the two ends
-		now := s.level()
+	const enough = 40 // looks in a row, and not seconds: a machine that stands still is no look
+	since := 0
+	eventually(s.t, "what the process holds does not change any more", func() bool {
+		now, before := s.level(), best
 		best.goroutines, best.files = min(best.goroutines, now.goroutines), min(best.files, now.files)
 		best.connections, best.busy, best.heap = now.connections, min(best.busy, now.busy), min(best.heap, now.heap)
-		return best.goroutines <= wanted.goroutines && best.files <= wanted.files && best.heap <= wanted.heap && best.busy <= wanted.busy, nil
+		if since++; best.goroutines < before.goroutines || best.files < before.files || best.busy < before.busy {
+			since = 0
+		}
+		return since >= enough || best.goroutines <= wanted.goroutines && best.files <= wanted.files && best.heap <= wanted.heap && best.busy <= wanted.busy
 	})
 	return best
 }

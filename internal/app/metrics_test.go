@@ -2,22 +2,16 @@ package app
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"regexp"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	"github.com/stretchr/testify/require"
-	"k8s.io/client-go/rest"
-
-	"github.com/alertmedic/alertmedic/internal/config"
 )
 
 // serveAlone runs the service without a cluster behind it, until the test ends,
@@ -25,28 +19,9 @@ import (
 func serveAlone(t *testing.T) (url, dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	cfg, err := config.Parse(filepath.Join(dir, "alertmedic.yaml"), fmt.Appendf(nil, `
-cluster: test
-sources:
-- {name: am, alertmanagers: [{url: "http://127.0.0.1:1"}], prometheuses: [{url: "http://127.0.0.1:1"}]}
-store: {dsn: %q}
-playbooks: {paths: [playbook.yaml]}
-`, filepath.Join(dir, "medic.db")))
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "playbook.yaml"), fmt.Appendf(nil, crashPlaybook, "Auto"), 0o600))
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() {
-		ended <- Run(ctx, Options{Config: cfg, Logger: slog.New(slog.DiscardHandler), Kubernetes: &rest.Config{Host: "https://127.0.0.1:1"}, Listener: listener})
-	}()
-	t.Cleanup(func() {
-		cancel()
-		require.NoError(t, <-ended)
-	})
-	// The listener is open already: the first request waits for the server.
-	return "http://" + listener.Addr().String(), dir
+	cfg := bare(t, dir, fmt.Sprintf(crashPlaybook, "Auto"))
+	url, _ = serve(t, Options{Config: cfg, Logger: slog.New(slog.DiscardHandler), Kubernetes: away})
+	return url, dir
 }
 
 // Every metric that the shipped rules and the dashboard ask for exists, and the

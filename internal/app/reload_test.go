@@ -42,7 +42,7 @@ func logged(t *testing.T, url string, kind journal.Kind) journal.Entry {
 	t.Helper()
 	c, err := client.New(client.Options{Server: url})
 	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	var found journal.Entry
 	err = c.Follow(ctx, store.LogFilter{}, func(en journal.Entry) error {

@@ -45,7 +45,7 @@ func newSlackAPI(t *testing.T) *slackAPI {
 func (s *slackAPI) requireOneMessage(t *testing.T, end string) {
 	t.Helper()
 	posts := 0
-	timeout := time.NewTimer(time.Minute)
+	timeout := time.NewTimer(3 * time.Minute)
 	defer timeout.Stop()
 	for {
 		select {

@@ -12,7 +12,6 @@ import (
 
 	"github.com/prometheus/common/model"
 	"github.com/stretchr/testify/require"
-	"k8s.io/client-go/rest"
 
 	"github.com/alertmedic/alertmedic/internal/config"
 	"github.com/alertmedic/alertmedic/internal/journal"
@@ -50,18 +49,9 @@ func TestRunRefusesToStart(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			require.NoError(t, os.WriteFile(filepath.Join(dir, "playbook.yaml"), fmt.Appendf(nil, crashPlaybook, "Auto"), 0o600))
-			cfg, err := config.Parse(filepath.Join(dir, "alertmedic.yaml"), fmt.Appendf(nil, `
-cluster: test
-listen: {address: "127.0.0.1:0"}
-sources:
-- {name: am, alertmanagers: [{url: "http://127.0.0.1:1"}], prometheuses: [{url: "http://127.0.0.1:1"}]}
-store: {dsn: %q}
-playbooks: {paths: [playbook.yaml]}
-`, filepath.Join(dir, "medic.db")))
-			require.NoError(t, err)
+			cfg := bare(t, dir, fmt.Sprintf(crashPlaybook, "Auto"))
 			tt.prepare(t, dir, cfg)
-			err = Run(t.Context(), Options{Config: cfg, Logger: slog.New(slog.DiscardHandler), Kubernetes: &rest.Config{Host: "https://127.0.0.1:1"},
+			err := Run(t.Context(), Options{Config: cfg, Logger: slog.New(slog.DiscardHandler), Kubernetes: away,
 				Ready: func(net.Addr) { t.Error("it serves") }})
 			require.Error(t, err)
 			for _, part := range tt.says {
