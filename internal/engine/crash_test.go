@@ -333,6 +333,7 @@ func newPostgresSchema(t testing.TB, server string, set *playbooks.Set) database
 	name := "crash_" + strings.ToLower(rand.Text())
 	q := u.Query()
 	q.Set("search_path", name)
+	q.Set("connect_timeout", "60")
 	u.RawQuery = q.Encode()
 	s := &postgresSchema{url: u.String(), dir: t.TempDir()}
 	writeToken(t, s.dir)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
+	"database/sql/driver"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -133,6 +135,7 @@ func openPostgres(t require.TestingT, c cleaner) *fixture {
 	require.NoError(t, err)
 	q := u.Query()
 	q.Set("search_path", schema)
+	q.Set("connect_timeout", "60")
 	u.RawQuery = q.Encode()
 	f := &fixture{dsn: u.String()}
 	f.Store = f.open(t, c)
@@ -152,7 +155,26 @@ func (f *fixture) open(t require.TestingT, c cleaner) *store.Store {
 }
 
 func (f *fixture) options() store.Options {
-	return store.Options{DSN: f.dsn, Clock: f.clock, FlapDwell: dwell, Logger: slog.New(slog.DiscardHandler)}
+	o := store.Options{DSN: f.dsn, Clock: f.clock, FlapDwell: dwell, Logger: slog.New(slog.DiscardHandler)}
+	if strings.HasPrefix(f.dsn, "postgres:") {
+		o.Wrap = func(c driver.Connector) driver.Connector { return patient{c} }
+	}
+	return o
+}
+
+// patient makes connections to a server that does not take a machine which
+// stands still for a replica that is gone.
+type patient struct{ driver.Connector }
+
+func (p patient) Connect(ctx context.Context) (driver.Conn, error) {
+	c, err := p.Connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.(driver.ExecerContext).ExecContext(ctx, "SET idle_in_transaction_session_timeout = '5min'", nil); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
 }
 
 func (f *fixture) clock() time.Time {

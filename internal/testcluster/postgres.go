@@ -245,19 +245,22 @@ func Database(t testing.TB) (dsn string, ok bool) {
 		t.Fatal(err)
 	}
 	name := "medic_" + randomSuffix()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	if _, err := db.ExecContext(ctx, "CREATE DATABASE "+name); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		defer db.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 		defer cancel()
 		if _, err := db.ExecContext(ctx, "DROP DATABASE "+name+" WITH (FORCE)"); err != nil {
 			t.Error(err)
 		}
 	})
 	u.Path = "/" + name
+	q := u.Query()
+	q.Set("connect_timeout", "60") // a busy machine is not a server that is away
+	u.RawQuery = q.Encode()
 	return u.String(), true
 }
