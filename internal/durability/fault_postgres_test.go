@@ -42,7 +42,7 @@ func newFaulty(t *testing.T, replicas int, lease time.Duration) (f *faulty, end 
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, pg.Stop()) })
 	f = &faulty{pg: pg, trial: &trial{t: t, dsn: pg.DSN, random: rand.New(rand.NewPCG(seed, 2)), since: time.Now()},
-		http: &http.Client{Timeout: 40 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}
+		http: &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}}
 	f.db, err = sql.Open("pgx", pg.DSN)
 	require.NoError(t, err)
 	t.Cleanup(func() { f.db.Close() })
@@ -80,7 +80,7 @@ func newFaulty(t *testing.T, replicas int, lease time.Duration) (f *faulty, end 
 		mu.Lock()
 		most = 0
 		mu.Unlock()
-		f.drain(90 * time.Second)
+		f.drain(5 * time.Minute)
 		halt()
 		require.NoError(t, failed)
 		f.account(cluster)
@@ -124,7 +124,7 @@ func (f *faulty) holds(name string) bool {
 // eventually waits for what a fault or its end must bring.
 func (f *faulty) eventually(what string, ok func(ctx context.Context) bool) {
 	f.t.Helper()
-	ctx, cancel := context.WithTimeout(f.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(f.t.Context(), 3*time.Minute)
 	defer cancel()
 	require.NoError(f.t, testcluster.Poll(ctx, func(ctx context.Context) (bool, error) { return ok(ctx), nil }), what)
 }
@@ -166,7 +166,8 @@ func TestPostgresGoesAway(t *testing.T) {
 	refused := make(chan int)
 	go func() { refused <- f.post(0, "partitioned") }()
 	since := f.ended()
-	require.Equal(t, http.StatusOK, f.post(1, "other"), "the other one takes webhooks")
+	// Not at the first try on a machine that stands still for longer than a commit may take.
+	f.eventually("the other one takes webhooks", func(context.Context) bool { return f.post(1, "other") == http.StatusOK })
 	f.eventually("the other one works", func(context.Context) bool { return f.ended() > since })
 	f.links[0].Forget()
 	require.Equal(t, http.StatusServiceUnavailable, <-refused)
@@ -194,7 +195,7 @@ func TestPostgresGoesAway(t *testing.T) {
 	f.recovered("emptied pools")
 
 	// The server crashes and comes back.
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	require.NoError(t, f.pg.Restart(ctx))
 	f.recovered("a restart")
@@ -227,7 +228,7 @@ func TestAReplicaStandsStillDuringACall(t *testing.T) {
 	var call Call
 	select {
 	case call = <-held:
-	case <-time.After(time.Minute):
+	case <-time.After(3 * time.Minute):
 		require.FailNow(t, "no change was asked for")
 	}
 	var stopped, other *Process

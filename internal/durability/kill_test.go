@@ -69,9 +69,9 @@ type trial struct {
 // killed runs one trial. The seed is in the log; ALERTMEDIC_SEED sets it. The
 // same seed makes the same choices, though not at the same instants.
 func killed(t *testing.T, dsn string, replicas int) {
-	kills, each, most, limit := 6, 1, 7, 2*time.Minute
+	kills, each, most, limit := 6, 1, 7, 6*time.Minute
 	if soaking() {
-		kills, each, most, limit = 200, 4, 16, 5*time.Minute
+		kills, each, most, limit = 200, 4, 16, 10*time.Minute
 	}
 	seed := uint64(time.Now().UnixNano())
 	if s := os.Getenv("ALERTMEDIC_SEED"); s != "" {
@@ -103,7 +103,10 @@ func killed(t *testing.T, dsn string, replicas int) {
 	going.Go(func() { failed = k.world.run(living, troubles) })
 
 	k.waitForChange()
-	for range kills {
+	// The first is in the midst of a change, so that there is something to take over.
+	require.True(t, k.await(Arrived, "killed: "+string(Arrived), 5*time.Minute, (*Process).Kill), "no change was asked for")
+	k.revive()
+	for range kills - 1 {
 		k.disturb()
 		k.kill()
 	}
@@ -185,7 +188,7 @@ func faults(random *rand.Rand) func(Call) Fault {
 // killed is at work.
 func (k *trial) waitForChange() {
 	k.t.Helper()
-	ctx, cancel := context.WithTimeout(k.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(k.t.Context(), 5*time.Minute)
 	defer cancel()
 	require.NoError(k.t, testcluster.Poll(ctx, func(context.Context) (bool, error) { return len(k.proxy.Calls()) > 0, nil }), "no change was asked for")
 }
@@ -231,7 +234,7 @@ func (k *trial) disturb() {
 	}
 	switch n := k.random.IntN(16); {
 	case n == 0 && len(k.replicas) > 1:
-		k.await(Arrived, "paused", func(p *Process) error { return p.Pause() })
+		k.await(Arrived, "paused", soon, func(p *Process) error { return p.Pause() })
 		timer := time.NewTimer(5 * time.Second)
 		defer timer.Stop()
 		<-timer.C
@@ -241,7 +244,7 @@ func (k *trial) disturb() {
 			}
 		}
 	case n == 1:
-		ctx, cancel := context.WithTimeout(k.t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(k.t.Context(), 3*time.Minute)
 		defer cancel()
 		k.note(p, "asked to end")
 		require.NoError(k.t, p.Terminate(ctx))
@@ -249,15 +252,18 @@ func (k *trial) disturb() {
 	}
 }
 
+// soon is how long a trial waits for a change where it can do without.
+const soon = 3 * time.Second
+
 // await does something to the process of the next change at a moment of it, or
-// to nobody when none comes soon.
-func (k *trial) await(m Moment, how string, do func(*Process) error) bool {
+// to nobody when none comes within limit.
+func (k *trial) await(m Moment, how string, limit time.Duration, do func(*Process) error) bool {
 	k.t.Helper()
 	shot := make(chan struct{})
 	k.mu.Lock()
 	k.armed, k.shot, k.how, k.do = m, shot, how, do
 	k.mu.Unlock()
-	timer := time.NewTimer(3 * time.Second)
+	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
 	case <-shot:
@@ -279,17 +285,22 @@ func (k *trial) kill() {
 	k.t.Helper()
 	victim := k.replicas[k.random.IntN(len(k.replicas))]
 	wait := 100*time.Millisecond + time.Duration(k.random.Int64N(int64(900*time.Millisecond)))
-	kill := func(p *Process) error { return p.Kill() }
 	moment := []Moment{"", Arrived, Answered}[k.random.IntN(3)]
-	if moment == "" || !k.await(moment, "killed: "+string(moment), kill) {
+	if moment == "" || !k.await(moment, "killed: "+string(moment), soon, (*Process).Kill) {
 		if moment == "" {
 			timer := time.NewTimer(wait)
 			defer timer.Stop()
 			<-timer.C
 		}
 		k.note(victim, "killed: at random")
-		require.NoError(k.t, kill(victim))
+		require.NoError(k.t, victim.Kill())
 	}
+	k.revive()
+}
+
+// revive starts what was killed again.
+func (k *trial) revive() {
+	k.t.Helper()
 	for _, p := range k.replicas {
 		if p.Running() {
 			continue
@@ -298,7 +309,7 @@ func (k *trial) kill() {
 		if k.random.IntN(4) == 0 {
 			continue // the next kill may come before it is ready
 		}
-		ctx, cancel := context.WithTimeout(k.t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(k.t.Context(), 5*time.Minute)
 		require.NoError(k.t, p.WaitReady(ctx))
 		cancel()
 	}
@@ -379,7 +390,7 @@ func (b *balance) read(ctx context.Context, c *client.Client) error {
 func (k *trial) account(cluster *testcluster.Cluster) {
 	k.t.Helper()
 	k.relay.To() // Alertmanager keeps what it still has
-	ctx, cancel := context.WithTimeout(k.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(k.t.Context(), 5*time.Minute)
 	defer cancel()
 	for _, p := range k.replicas {
 		require.NoError(k.t, p.Terminate(ctx))

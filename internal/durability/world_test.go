@@ -87,45 +87,30 @@ func matching() map[string][]string {
 }
 
 func loadPlaybooks() []string {
+	const look = "{name: look, action: diagnose, continueOnError: true}, "
 	return []string{
-		playbook("delete", alertDelete, "Workload", "", `
-  - name: delete
-    steps: [{name: look, action: diagnose, continueOnError: true}, {name: delete, action: pod.delete, with: {gracePeriod: 1s}}]
-    verify: {timeout: 8s, stableFor: 1s}`),
-		playbook("restart", alertRestart, "Deployment", "", `
-  - name: restart
-    steps: [{name: restart, action: workload.restart}]
-    verify: {timeout: 8s, stableFor: 1s}`),
-		playbook("scale", alertScale, "Deployment", "", `
-  - name: scale
-    steps: [{name: scale, action: workload.scale, with: {to: "{{ .Labels.replicas }}", max: 3}}]
-    verify: {timeout: 8s, stableFor: 1s}`),
-		playbook("cordon", alertCordon, "Node", "", `
-  - name: cordon
-    steps: [{name: cordon, action: node.cordon}]
-    verify: {timeout: 8s, stableFor: 1s}`),
-		playbook("ladder", alertLadder, "Deployment", "", `
-  - name: restart
-    steps: [{name: look, action: diagnose, continueOnError: true}, {name: restart, action: workload.restart}]
-    verify: {timeout: 2s, stableFor: 1s}
-    onFailure: Keep
-  - name: scale
-    steps: [{name: scale, action: workload.scale, with: {to: "{{ .Labels.replicas }}", max: 3}}]
-    verify: {timeout: 8s, stableFor: 1s}
-    onFailure: Revert`),
-		playbook("vanish", alertVanish, "Deployment", "", `
-  - name: restart
-    steps: [{name: restart, action: workload.restart}]
-    verify: {timeout: 8s, stableFor: 1s}`),
-		playbook("both-delete", alertBoth, "Workload", "exclusive: false", `
-  - name: delete
-    steps: [{name: delete, action: pod.delete, with: {gracePeriod: 1s}}]
-    verify: {timeout: 4s, stableFor: 1s}`),
-		playbook("both-restart", alertBoth, "Workload", "exclusive: false", `
-  - name: restart
-    steps: [{name: restart, action: workload.restart}]
-    verify: {timeout: 4s, stableFor: 1s}`),
+		playbook("delete", alertDelete, "Workload", "", remedy("delete", look+deletePod, 8)),
+		playbook("restart", alertRestart, "Deployment", "", remedy("restart", restart, 8)),
+		playbook("scale", alertScale, "Deployment", "", remedy("scale", scale, 8)),
+		playbook("cordon", alertCordon, "Node", "", remedy("cordon", "{name: cordon, action: node.cordon}", 8)),
+		playbook("ladder", alertLadder, "Deployment", "",
+			remedy("restart", look+restart, 2)+"\n    onFailure: Keep"+remedy("scale", scale, 8)+"\n    onFailure: Revert"),
+		playbook("vanish", alertVanish, "Deployment", "", remedy("restart", restart, 8)),
+		playbook("both-delete", alertBoth, "Workload", "exclusive: false", remedy("delete", deletePod, 4)),
+		playbook("both-restart", alertBoth, "Workload", "exclusive: false", remedy("restart", restart, 4)),
 	}
+}
+
+// Steps of these playbooks.
+const (
+	deletePod = "{name: delete, action: pod.delete, with: {gracePeriod: 1s}}"
+	restart   = "{name: restart, action: workload.restart}"
+	scale     = `{name: scale, action: workload.scale, with: {to: "{{ .Labels.replicas }}", max: 3}}`
+)
+
+// remedy has steps and a verification of so many seconds at most.
+func remedy(name, steps string, timeout int) string {
+	return fmt.Sprintf("\n  - name: %s\n    steps: [%s]\n    verify: {timeout: %ds, stableFor: 1s}", name, steps, timeout)
 }
 
 func playbook(name, alert, kind, more, remedies string) string {
