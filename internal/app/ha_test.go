@@ -21,10 +21,10 @@ import (
 // brisk is the pace of tests that would else wait for most of their time.
 var brisk = Pace{Guards: time.Second, Verify: time.Second, Backoff: 500 * time.Millisecond}
 
-// entries reads everything of a kind that the log holds now.
+// entries reads everything of a kind that the log holds now about the tests' alert.
 func (s *service) entries(t *testing.T, kind journal.Kind) []journal.Entry {
 	t.Helper()
-	list, err := s.client.Log(t.Context(), store.LogFilter{Kind: string(kind)}, client.Page{})
+	list, err := s.client.Log(t.Context(), store.LogFilter{Kind: string(kind), AlertName: alertName}, client.Page{})
 	require.NoError(t, err)
 	return list.Items
 }
@@ -57,7 +57,7 @@ func (s *service) began(t *testing.T) []time.Time {
 		}
 		getJSON(t, s.watch.PrometheusURL(i)+"/api/v1/alerts", &answer)
 		for _, a := range answer.Data.Alerts {
-			if a.Labels["alertname"] == "KubePodCrashLooping" && a.Labels["namespace"] == s.ns && a.State == "firing" {
+			if a.Labels["alertname"] == alertName && a.Labels["namespace"] == s.ns && a.State == "firing" {
 				out[i] = a.ActiveAt
 			}
 		}
