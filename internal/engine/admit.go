@@ -113,6 +113,7 @@ func podAction(name string) bool { return name == "pod.delete" || name == "pod.e
 // gather observes the world right before the decision.
 func (w *work) gather(ctx context.Context, s guard.Subject) guard.Evidence {
 	protect := w.e.Protect
+	protect.ControlPlane = s.Limits.ControlPlane == guard.ControlPlaneOneAtATime
 	protect.Named = s.NamedNamespaces
 	observed, err := w.e.Store.Now(ctx)
 	if err != nil {
@@ -120,7 +121,8 @@ func (w *work) gather(ctx context.Context, s guard.Subject) guard.Evidence {
 	}
 	ev := w.e.Cluster.Evidence(ctx, kube.EvidenceRequest{
 		Target: s.Target, Protect: protect,
-		NeedNodes: s.Disruptive && s.Target.Kind == action.KindNode,
+		NeedNodes: s.Disruptive && s.Target.Kind == action.KindNode, NeedPods: s.Mutating && s.Disruptive && s.NeedsPod,
+		Controllers: w.e.Controllers,
 	})
 	// Age is counted by one clock, the store's: replicas and the database may
 	// differ from each other by more than evidence may be old.

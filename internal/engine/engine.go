@@ -98,6 +98,9 @@ type Options struct {
 	Guards      []guard.Guard // nil: guard.List()
 	GuardConfig guard.Config
 	Protect     kube.ProtectConfig
+	// Controllers are glob patterns of field managers that are no person; nil is
+	// kube.Controllers().
+	Controllers []string
 	// DefaultServiceAccount is impersonated when a playbook names none.
 	DefaultServiceAccount string
 

@@ -28,7 +28,13 @@ type EvidenceRequest struct {
 	Target action.Target
 	// NeedNodes asks for the count of nodes, for disruptive actions on nodes.
 	NeedNodes bool
-	Protect   ProtectConfig
+	// NeedPods asks for the count of the workload's pods, for disruptive actions
+	// on pods.
+	NeedPods bool
+	// Controllers are glob patterns of field managers that are no person; nil
+	// means Controllers().
+	Controllers []string
+	Protect     ProtectConfig
 }
 
 // Evidence observes what the guards decide by, all but the alert's state.
@@ -45,11 +51,7 @@ func (c *Client) Evidence(ctx context.Context, r EvidenceRequest) guard.Evidence
 	}
 	g.target(ctx)
 	if r.NeedNodes {
-		nodes, err := c.nodeEvidence(ctx, r.Target.Cluster)
-		if err != nil {
-			g.fail("counting nodes", err)
-		}
-		g.out.Nodes = nodes
+		g.out.Nodes = g.nodeEvidence(ctx)
 	}
 	return g.out
 }
@@ -94,7 +96,15 @@ func (g *gathering) target(ctx context.Context) {
 	g.namespace(ctx)
 	owners := g.owners(ctx, object)
 	pod := g.pod(ctx, object)
+	for _, o := range owners {
+		if o.object != nil {
+			g.trust(o.object)
+		}
+	}
 	g.protection(ctx, object, pod, owners)
+	if g.r.NeedPods {
+		g.podEvidence(ctx, owners, pod)
+	}
 }
 
 func (g *gathering) namespace(ctx context.Context) {

@@ -13,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 
-	"github.com/alertmedic/alertmedic/internal/action"
 	"github.com/alertmedic/alertmedic/internal/guard"
 )
 
@@ -177,13 +176,14 @@ func (c *Client) WatchNodes(ctx context.Context) error {
 }
 
 // nodeEvidence counts the nodes as they are now.
-func (c *Client) nodeEvidence(ctx context.Context, cluster string) (*guard.NodeEvidence, error) {
-	nodes, err := c.own.typed.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+func (g *gathering) nodeEvidence(ctx context.Context) *guard.NodeEvidence {
+	nodes, err := g.c.own.typed.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return nil, err
+		g.fail("counting nodes", err)
+		return nil
 	}
-	c.nodes.observeAll(nodes.Items)
-	out := &guard.NodeEvidence{GrowingSince: c.nodes.growingSince()}
+	g.c.nodes.observeAll(nodes.Items)
+	out := &guard.NodeEvidence{GrowingSince: g.c.nodes.growingSince(), ControlPlane: g.quorum(ctx, nodes.Items)}
 	for i := range nodes.Items {
 		node := &nodes.Items[i]
 		if optedOut(node.Annotations) {
@@ -191,10 +191,9 @@ func (c *Client) nodeEvidence(ctx context.Context, cluster string) (*guard.NodeE
 		}
 		out.Total++
 		if nodeCountsUnhealthy(node) {
-			target := action.Target{Cluster: cluster, Ref: action.Ref{Kind: action.KindNode, Name: node.Name}}
-			out.Unhealthy = append(out.Unhealthy, target.LockKey())
+			out.Unhealthy = append(out.Unhealthy, nodeKey(g.r.Target.Cluster, node.Name))
 		}
 	}
 	slices.Sort(out.Unhealthy)
-	return out, nil
+	return out
 }

@@ -29,6 +29,9 @@ type ProtectConfig struct {
 	// PodSelectors are label selectors of pods, in any namespace, that protect
 	// the node they run on; nil means DefaultProtectedPods.
 	PodSelectors []string
+	// ControlPlane lets nodes of the control plane pass, for the guard that knows
+	// about their quorum.
+	ControlPlane bool
 	// NodeSelectors are label selectors of further protected nodes.
 	NodeSelectors []string
 }
@@ -107,14 +110,19 @@ func (g *gathering) protectedNode(ctx context.Context, object *unstructured.Unst
 	if err != nil {
 		g.fail("protected nodes", err)
 	}
-	if why := protectedByItself(node, nodeSelectors, g.c.options.Self); why != "" {
+	controlPlane := g.r.Protect.ControlPlane && controlPlaneMark(node) != ""
+	if why := protectedByItself(node, nodeSelectors, g.c.options.Self); why != "" && (!controlPlane || why != ofControlPlane(node)) {
 		return why
 	}
 	texts := g.r.Protect.PodSelectors
 	if texts == nil {
 		texts = []string{DefaultProtectedPods}
 	}
-	podSelectors, err := selectors(append(slices.Clone(texts), controlPlanePod))
+	texts = slices.Clone(texts)
+	if !controlPlane {
+		texts = append(texts, controlPlanePod)
+	}
+	podSelectors, err := selectors(texts)
 	if err != nil {
 		g.fail("protected pods", err)
 	}
@@ -132,15 +140,8 @@ func protectedByItself(node *corev1.Node, nodeSelectors []labels.Selector, self 
 	if self.Node != "" && node.Name == self.Node {
 		return "alertmedic runs on node " + node.Name
 	}
-	for _, key := range controlPlaneKeys {
-		if _, ok := node.Labels[key]; ok {
-			return "node " + node.Name + " is of the control plane: label " + key
-		}
-		for _, taint := range node.Spec.Taints {
-			if taint.Key == key {
-				return "node " + node.Name + " is of the control plane: taint " + key
-			}
-		}
+	if controlPlaneMark(node) != "" {
+		return ofControlPlane(node)
 	}
 	for _, selector := range nodeSelectors {
 		if selector.Matches(labels.Set(node.Labels)) {
@@ -148,6 +149,10 @@ func protectedByItself(node *corev1.Node, nodeSelectors []labels.Selector, self 
 		}
 	}
 	return ""
+}
+
+func ofControlPlane(node *corev1.Node) string {
+	return "node " + node.Name + " is of the control plane: " + controlPlaneMark(node)
 }
 
 func protectedByPods(node string, pods []corev1.Pod, podSelectors []labels.Selector, self Self) string {

@@ -53,7 +53,7 @@ func (Rollback) Spec() action.Spec {
 			{APIGroups: []string{"apps"}, Resources: []string{"deployments", "statefulsets", "daemonsets"}, Verbs: []string{"get", "patch"}},
 			{APIGroups: []string{"apps"}, Resources: []string{"replicasets", "controllerrevisions"}, Verbs: []string{"list"}},
 		},
-		Disruptive: true, Mutating: true, Reversible: true, Replay: action.Observable,
+		Disruptive: true, Mutating: true, Reversible: true, WritesSpec: true, Replay: action.Observable,
 		DefaultTimeout: 2 * time.Minute,
 		Example:        "{name: undo, action: workload.rollback}",
 	}

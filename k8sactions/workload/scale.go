@@ -92,7 +92,7 @@ func (Scale) Spec() action.Spec {
 			{APIGroups: []string{"apps"}, Resources: []string{"deployments", "statefulsets", "replicasets"}, Verbs: []string{"get", "patch"}},
 			{APIGroups: []string{"autoscaling"}, Resources: []string{"horizontalpodautoscalers"}, Verbs: []string{"list"}},
 		},
-		Disruptive: true, Mutating: true, Reversible: true, Replay: action.Observable,
+		Disruptive: true, Mutating: true, Reversible: true, WritesSpec: true, Replay: action.Observable,
 		DefaultTimeout: time.Minute,
 		Example:        "{name: scale-up, action: workload.scale, with: {by: 2, max: 10}}",
 	}
@@ -146,12 +146,13 @@ func (Scale) Plan(ctx context.Context, s contract.Session, r action.Request) (ac
 		return action.Plan{}, action.Errorf(action.ReasonRefused, "%s: %w", ref, err)
 	}
 	return action.Plan{
-		Summary:   fmt.Sprintf("scale %s from %d to %d replicas", where(ref), current, to),
-		Changes:   []action.FieldChange{live.Change(ref, current, to, replicasPath...)},
-		Diff:      live.Diff(ref, current, to, replicasPath...),
-		Before:    contract.Encode(scaleBefore{Replicas: current, To: to}),
-		Displaces: int(max(current-to, 0)),
-		Noop:      current == to,
+		Summary:  fmt.Sprintf("scale %s from %d to %d replicas", where(ref), current, to),
+		Changes:  []action.FieldChange{live.Change(ref, current, to, replicasPath...)},
+		Diff:     live.Diff(ref, current, to, replicasPath...),
+		Before:   contract.Encode(scaleBefore{Replicas: current, To: to}),
+		Removes:  int(max(current-to, 0)),
+		Replicas: int(current),
+		Noop:     current == to,
 	}, nil
 }
 
