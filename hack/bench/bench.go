@@ -32,7 +32,7 @@ type bench struct {
 	databases int
 	cluster   *testcluster.Cluster
 	binary    string
-	ending    []func() // of the scenario that runs
+	ending    []func() error // of the scenario that runs
 }
 
 func newBench(rounds int, profiles string) (*bench, error) {
@@ -46,8 +46,7 @@ func newBench(rounds int, profiles string) (*bench, error) {
 }
 
 func (b *bench) close() error {
-	b.cleanup()
-	var errs []error
+	errs := []error{b.cleanup()}
 	if b.cluster != nil {
 		errs = append(errs, b.cluster.Stop())
 	}
@@ -58,13 +57,15 @@ func (b *bench) close() error {
 }
 
 // onEnd has something undone when the scenario ends.
-func (b *bench) onEnd(f func()) { b.ending = append(b.ending, f) }
+func (b *bench) onEnd(f func() error) { b.ending = append(b.ending, f) }
 
-func (b *bench) cleanup() {
+func (b *bench) cleanup() error {
+	var errs []error
 	for i := len(b.ending) - 1; i >= 0; i-- {
-		b.ending[i]()
+		errs = append(errs, b.ending[i]())
 	}
 	b.ending = nil
+	return errors.Join(errs...)
 }
 
 func (b *bench) progress(format string, args ...any) {
@@ -75,7 +76,7 @@ func (b *bench) progress(format string, args ...any) {
 func (b *bench) folder() (string, error) {
 	dir, err := os.MkdirTemp(b.dir, b.scenario+"-")
 	if err == nil {
-		b.onEnd(func() { _ = os.RemoveAll(dir) })
+		b.onEnd(func() error { return os.RemoveAll(dir) })
 	}
 	return dir, err
 }
@@ -111,13 +112,14 @@ func (b *bench) database(ctx context.Context, kind string) (string, error) {
 	if _, err := admin.ExecContext(ctx, "CREATE DATABASE "+name); err != nil {
 		return "", err
 	}
-	b.onEnd(func() {
+	b.onEnd(func() error {
 		admin, err := sql.Open("pgx", b.postgres.DSN)
 		if err != nil {
-			return
+			return err
 		}
 		defer admin.Close()
-		_, _ = admin.ExecContext(context.Background(), "DROP DATABASE "+name+" WITH (FORCE)") // the server is thrown away
+		_, err = admin.ExecContext(context.Background(), "DROP DATABASE "+name+" WITH (FORCE)")
+		return err
 	})
 	u, err := url.Parse(b.postgres.DSN)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime/pprof"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -40,6 +41,8 @@ type child struct {
 	address string
 	stdin   io.Closer
 	ended   chan struct{}
+	err     error // how it ended
+	stop    func() error
 }
 
 // child starts this program in a role; it says where it listens, or what it
@@ -71,11 +74,12 @@ func (b *bench) child(ctx context.Context, role, dsn string) (*child, error) {
 		return nil, err
 	}
 	c := &child{cmd: cmd, stdin: stdin, ended: make(chan struct{})}
+	c.stop = sync.OnceValue(c.end)
 	b.onEnd(c.stop)
 	line := make([]byte, 4096)
 	n, err := stdout.Read(line)
 	go func() {
-		_ = cmd.Wait()
+		c.err = cmd.Wait()
 		close(c.ended)
 	}()
 	if err != nil {
@@ -85,14 +89,29 @@ func (b *bench) child(ctx context.Context, role, dsn string) (*child, error) {
 	return c, nil
 }
 
-// stop ends the child: its standard input closes, which it waits for.
-func (c *child) stop() {
-	_ = c.stdin.Close()
+// end ends the child, which waits for its standard input to close. stop does it
+// once.
+func (c *child) end() error {
+	err := c.stdin.Close()
 	select {
 	case <-c.ended:
 	case <-time.After(10 * time.Second):
-		_ = c.cmd.Process.Kill()
+		err = errors.Join(err, c.cmd.Process.Kill())
 		<-c.ended
+	}
+	return errors.Join(err, c.err)
+}
+
+// serve answers on l until end is called, which says what went wrong.
+func serve(server *http.Server, l net.Listener) (end func() error) {
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	return func() error {
+		err := server.Close()
+		if s := <-served; !errors.Is(s, http.ErrServerClosed) {
+			err = errors.Join(err, s)
+		}
+		return err
 	}
 }
 
@@ -135,10 +154,10 @@ func beChild(role string) error {
 	}
 	server := &http.Server{Handler: handler} //nolint:gosec // Configure sets the limits
 	receiver.Limits{}.Configure(server)
-	go func() { _ = server.Serve(l) }()
+	end := serve(server, l)
 	fmt.Println(l.Addr())
-	_, _ = io.Copy(io.Discard, os.Stdin)
-	return server.Close()
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return errors.Join(err, end())
 }
 
 // payload is Alertmanager's, as a receiver would declare it.

@@ -30,7 +30,9 @@ func large(ctx context.Context, b *bench) error {
 		if err := largeOn(ctx, b, kind); err != nil {
 			return fmt.Errorf("%s: %w", kind, err)
 		}
-		b.cleanup()
+		if err := b.cleanup(); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -198,7 +200,9 @@ func exportMemory(ctx context.Context, b *bench, kind, dsn string) error {
 	if _, err := fmt.Sscan(c.address, &entries, &mib, &seconds); err != nil {
 		return fmt.Errorf("export said %q: %w", c.address, err)
 	}
-	c.stop()
+	if err := c.stop(); err != nil {
+		return err
+	}
 	if entries != largeEntries {
 		return fmt.Errorf("export wrote %d entries, want %d", entries, largeEntries)
 	}
@@ -229,8 +233,8 @@ func export(ctx context.Context) error {
 		return err
 	}
 	fmt.Printf("%d %.1f %.1f\n", n, peak, time.Since(began).Seconds())
-	_, _ = io.Copy(io.Discard, os.Stdin)
-	return nil
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
 }
 
 // peakMemory is the most memory that a process has had resident, in MiB.

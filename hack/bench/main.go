@@ -88,7 +88,9 @@ func run(ctx context.Context, args []string) (err error) {
 			b.progress("FAILED: %v", err)
 			b.failures = append(b.failures, fmt.Sprintf("%s: %v", s.name, err))
 		}
-		b.cleanup()
+		if err := b.cleanup(); err != nil {
+			b.progress("clean up: %v", err)
+		}
 		cancel()
 	}
 	b.report.Seconds = int(time.Since(began).Seconds())

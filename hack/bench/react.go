@@ -22,7 +22,9 @@ const benchNamespace = "bench-shop"
 // deploy makes n Deployments of one pod each and returns the names of the pods.
 func deploy(ctx context.Context, c *testcluster.Cluster, prefix string, n int) ([]string, error) {
 	client := c.Client()
-	_, _ = client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: benchNamespace}}, metav1.CreateOptions{}) // there since another scenario
+	if _, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: benchNamespace}}, metav1.CreateOptions{}); made(err) != nil {
+		return nil, err
+	}
 	for i := range n {
 		labels := map[string]string{"app": fmt.Sprintf("%s-%d", prefix, i)}
 		one := int32(1)

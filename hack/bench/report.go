@@ -68,8 +68,9 @@ func thisMachine(dir string) machine {
 	}
 	if fields := strings.Fields(firstLine(read("/proc/meminfo"))); len(fields) > 1 {
 		var kib int
-		_, _ = fmt.Sscan(fields[1], &kib)
-		m.Memory = fmt.Sprintf("%d GiB", (kib+1<<19)>>20)
+		if _, err := fmt.Sscan(fields[1], &kib); err == nil {
+			m.Memory = fmt.Sprintf("%d GiB", (kib+1<<19)>>20)
+		}
 	}
 	if fields := strings.Fields(read("/proc/loadavg")); len(fields) > 0 {
 		m.Load = fields[0]

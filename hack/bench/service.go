@@ -47,7 +47,9 @@ func (b *bench) monitoring() (*monitoring, error) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write(m.am)
+		if _, err := w.Write(m.am); err != nil {
+			b.progress("answer for the Alertmanager: %v", err)
+		}
 	})
 	mux.HandleFunc("/api/v1/rules", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -55,8 +57,7 @@ func (b *bench) monitoring() (*monitoring, error) {
 			benchAlert, time.Now().UTC().Format(time.RFC3339Nano))
 	})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
-	go func() { _ = server.Serve(l) }()
-	b.onEnd(func() { _ = server.Close() })
+	b.onEnd(serve(server, l))
 	return m, nil
 }
 
@@ -134,7 +135,9 @@ func (m *medic) waitReady(ctx context.Context) error {
 		if err != nil {
 			continue
 		}
-		_ = resp.Body.Close()
+		if err := resp.Body.Close(); err != nil {
+			return err
+		}
 		if resp.StatusCode == http.StatusOK {
 			return nil
 		}
@@ -199,13 +202,21 @@ safety:
 	if err != nil {
 		return nil, err
 	}
-	b.onEnd(func() { _ = host.Stop() })
+	b.onEnd(host.Stop)
 	launched := time.Now()
 	p, err := host.Start(s.name, path, []string{"serve", "--config", config}, nil)
 	if err != nil {
 		return nil, err
 	}
 	return &medic{Process: p, url: "http://" + address, address: address, launched: launched}, nil
+}
+
+// made is nil for what is there already, since another scenario.
+func made(err error) error {
+	if apierrors.IsAlreadyExists(err) {
+		return nil
+	}
+	return err
 }
 
 // kubeconfig makes the service a ServiceAccount that may do everything, and
@@ -216,12 +227,6 @@ func (b *bench) kubeconfig(ctx context.Context, dir string) (string, error) {
 		return "", err
 	}
 	client := c.Client()
-	made := func(err error) error {
-		if apierrors.IsAlreadyExists(err) {
-			return nil
-		}
-		return err
-	}
 	if _, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: medicNamespace}}, metav1.CreateOptions{}); made(err) != nil {
 		return "", err
 	}
@@ -249,6 +254,8 @@ func (m *medic) runs(ctx context.Context) string {
 	}
 	defer resp.Body.Close()
 	var text strings.Builder
-	_, _ = copyAll(&text, resp.Body) // as much as there is
+	if _, err := copyAll(&text, resp.Body); err != nil {
+		fmt.Fprintf(&text, "... and no more: %v", err)
+	}
 	return text.String()
 }

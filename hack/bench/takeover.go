@@ -36,7 +36,7 @@ func takeover(ctx context.Context, b *bench) error {
 		if err != nil {
 			return err
 		}
-		b.onEnd(func() { _ = db.Close() })
+		b.onEnd(db.Close)
 		first, err := b.startMedic(ctx, settings{name: fmt.Sprintf("first-%d", round), dsn: dsn, monitoring: mon.url})
 		if err != nil {
 			return err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -65,6 +66,7 @@ func (r record) summary() string {
 // sink records webhooks and answers them as the scenario says.
 type sink struct {
 	server *http.Server
+	served chan error // how serving ended
 	url    string
 
 	mu     sync.Mutex
@@ -78,13 +80,19 @@ func openSink(ctx context.Context) (*sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &sink{url: "http://" + l.Addr().String() + "/"}
+	s := &sink{url: "http://" + l.Addr().String() + "/", served: make(chan error, 1)}
 	s.server = &http.Server{Handler: s, ReadHeaderTimeout: 5 * time.Second}
-	go func() { _ = s.server.Serve(l) }()
+	go func() { s.served <- s.server.Serve(l) }()
 	return s, nil
 }
 
-func (s *sink) close() error { return s.server.Close() }
+func (s *sink) close() error {
+	err := s.server.Close()
+	if served := <-s.served; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
+	return err
+}
 
 func (s *sink) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r := record{At: time.Now().UTC(), Answered: http.StatusOK}

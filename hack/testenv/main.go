@@ -44,6 +44,14 @@ func main() {
 	os.Exit(code)
 }
 
+// stop says what went wrong at the end of something; what the command found
+// stands all the same.
+func stop(what string, end func() error) {
+	if err := end(); err != nil {
+		fmt.Fprintf(os.Stderr, "testenv: stop %s: %v\n", what, err)
+	}
+}
+
 func run(cluster, postgres bool, command []string) (code int, err error) {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
@@ -65,7 +73,7 @@ func run(cluster, postgres bool, command []string) (code int, err error) {
 		if err != nil {
 			return 1, err
 		}
-		defer func() { err = errors.Join(err, p.Stop()) }()
+		defer stop("PostgreSQL", p.Stop)
 		env = append(env, testcluster.EnvPostgres+"="+p.DSN)
 	}
 	if cluster {
@@ -73,7 +81,7 @@ func run(cluster, postgres bool, command []string) (code int, err error) {
 		if err != nil {
 			return 1, err
 		}
-		defer func() { err = errors.Join(err, c.Stop()) }()
+		defer stop("the control plane", c.Stop)
 		state := filepath.Join(c.Dir(), "state.json")
 		if err := c.Save(state); err != nil {
 			return 1, err
@@ -97,7 +105,9 @@ func run(cluster, postgres bool, command []string) (code int, err error) {
 		select {
 		case s := <-signals:
 			// A terminal sends Ctrl-C to the command as well; twice does no harm.
-			_ = cmd.Process.Signal(s)
+			if err := cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
+				fmt.Fprintf(os.Stderr, "testenv: pass %s on: %v\n", s, err)
+			}
 		case err := <-done:
 			var exit *exec.ExitError
 			if errors.As(err, &exit) {
