@@ -58,6 +58,7 @@ type APIProxy struct {
 	calls  []*Call
 	faults map[string]int
 	conns  map[net.Conn]struct{}
+	prompt *promptness // nil: what is late is passed on
 }
 
 // Fault is what is done to one request. The zero value passes it on.
@@ -333,7 +334,9 @@ func (p *APIProxy) change(w http.ResponseWriter, r *http.Request, call *Call, bo
 	fault := call.Fault
 	tell(Arrived)
 	pause(p.ended, fault.Delay) // whoever sent it: it is on its way
-	if fault.Cut == CutBefore {
+	late := p.prompt.late(call.At, fault.Delay)
+	p.locked(func() { call.Late = late })
+	if fault.Cut == CutBefore || late {
 		cut(r)
 	}
 	if fault.Status != 0 && !fault.Late {

@@ -29,6 +29,8 @@ type Call struct {
 	// BodyHash is the SHA-256 of the body, hex.
 	BodyHash string `json:"bodyHash"`
 	Fault    Fault  `json:"fault,omitzero"`
+	// Late says that it was cut off because it could not go on in time.
+	Late bool `json:"late,omitempty"`
 	// Forwarded is when it went on to the API server, zero when it never did;
 	// Status is the API server's answer then, 0 when there was none, and Ended the
 	// time of that.

@@ -82,6 +82,7 @@ func killed(t *testing.T, dsn string, replicas int) {
 	k := &trial{t: t, dsn: dsn, random: rand.New(rand.NewPCG(seed, 2)), since: time.Now()}
 	cluster := testcluster.Shared(t)
 	k.proxy = NewAPIProxy(t, cluster, 0)
+	k.proxy.DropLate()
 	k.relay = NewRelay(t, seed)
 	monitoring := StartMonitoring(t, cluster, k.relay.URL, alerts()...)
 	k.world = newWorld(t, cluster, monitoring, each, rand.New(rand.NewPCG(seed, 3)))

@@ -30,7 +30,7 @@ type MonitoringOptions struct {
 	// ScrapeInterval and EvaluationInterval are 1 s by default.
 	ScrapeInterval, EvaluationInterval time.Duration
 	// ResendDelay is how often Prometheus tells Alertmanager of an alert that
-	// is still firing; 2 s by default (1 min in a real one).
+	// is still firing; 4 s by default (1 min in a real one).
 	ResendDelay time.Duration
 	// RuleFiles are paths (globs) of rule files; Rules is the text of one more.
 	RuleFiles []string
@@ -110,7 +110,7 @@ func (o *MonitoringOptions) setDefaults() {
 		o.EvaluationInterval = time.Second
 	}
 	if o.ResendDelay == 0 {
-		o.ResendDelay = 2 * time.Second
+		o.ResendDelay = 4 * time.Second
 	}
 	if o.ExternalLabels == nil {
 		o.ExternalLabels = map[string]string{"cluster": "test"}

@@ -244,7 +244,7 @@ func (p *Process) Pause() error {
 	if err := p.signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	tasks := filepath.Join("/proc", strconv.Itoa(p.PID()), "task", "*", "stat")
 	err := Poll(ctx, func(context.Context) (bool, error) { return standsStill(tasks), nil })

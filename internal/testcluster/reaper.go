@@ -132,7 +132,7 @@ func reap(in io.Reader) int {
 			_ = syscall.Kill(-pid, syscall.SIGKILL)
 		}
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for pid, start := range processes {
 		for time.Now().Before(deadline) {
 			now, err := startTime(pid)

@@ -50,7 +50,7 @@ func Attach(ctx context.Context, path string) (*Cluster, error) {
 	if err := c.connect(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	if err := c.waitHealthy(ctx, c.server+"/readyz"); err != nil {
 		return nil, fmt.Errorf("attach to the cluster of %s: %w", path, err)
