@@ -1,6 +1,7 @@
 package playbooks
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -88,6 +89,7 @@ func (c *conversion) playbook(doc *v1Document) *Playbook {
 		Target:             c.target(&spec.Target),
 		Mode:               guard.Mode(spec.Mode),
 		Limits:             c.limits(&spec.Limits),
+		OnResolve:          cmp.Or(OnResolve(spec.OnResolve), KeepOnResolve),
 		Notify:             Notify{SlackChannel: c.template(spec.Notify.Slack.Channel, "spec.notify.slack.channel")},
 	}
 	if c.has("spec.serviceAccountName") {
@@ -284,6 +286,13 @@ func (c *conversion) limits(l *v1Limits) Limits {
 		MaxAttempts:          c.count(l.Attempts.Max, "spec.limits.attempts.max"),
 		AttemptsWindow:       c.duration(l.Attempts.Window, "spec.limits.attempts.window", 0),
 		ExpireAfter:          c.duration(l.ExpireAfter, "spec.limits.expireAfter", 0),
+		FiringFor:            c.duration(l.FiringFor, "spec.limits.firingFor", 0),
+		HumanActivity:        c.duration(l.HumanActivity, "spec.limits.humanActivity", 0),
+		Rate: guard.Rate{Burst: c.count(l.Rate.Burst, "spec.limits.rate.burst"),
+			Every: c.duration(l.Rate.Every, "spec.limits.rate.every", 0)},
+		GitOps:             guard.GitOpsPolicy(l.GitOps),
+		MaxUnavailablePods: c.count(l.MaxUnavailable, "spec.limits.maxUnavailablePods"),
+		MaxUnhealthyNodes:  c.count(l.MaxUnhealthy, "spec.limits.maxUnhealthyNodes"),
 	}
 }
 

@@ -35,6 +35,7 @@ type Playbook struct {
 	Target             TargetSpec
 	Mode               guard.Mode // "": the configuration's default
 	Limits             Limits
+	OnResolve          OnResolve
 	Remedies           []Remedy
 	Notify             Notify
 }
@@ -55,7 +56,23 @@ type Limits struct {
 	MaxAttempts          int
 	AttemptsWindow       time.Duration
 	ExpireAfter          time.Duration
+	FiringFor            time.Duration
+	HumanActivity        time.Duration
+	Rate                 guard.Rate // of the playbook; a zero Burst or Every is no opinion
+	GitOps               guard.GitOpsPolicy
+	MaxUnavailablePods   int
+	MaxUnhealthyNodes    int
 }
+
+// OnResolve says what becomes of reversible changes when the target has healed.
+type OnResolve string
+
+// What can become of a change when the target has healed: it stays, which is the
+// default, or it is taken back, such as the cordon of a node that is well again.
+const (
+	KeepOnResolve   OnResolve = "Keep"
+	RevertOnResolve OnResolve = "Revert"
+)
 
 // OnFailure says what to do with the steps of a remedy that did not heal.
 type OnFailure string

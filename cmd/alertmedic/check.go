@@ -64,6 +64,10 @@ func check(paths []string, configFile string) (checked, error) {
 			}
 		} else if err != nil {
 			return result, err
+		} else {
+			for _, w := range cfg.Safety.Warnings() {
+				result.Problems = append(result.Problems, playbooks.Problem{File: configFile, Line: 1, Column: 1, Path: "safety", Message: w, Warning: true})
+			}
 		}
 		if len(paths) == 0 && cfg != nil {
 			paths = cfg.Playbooks.Paths

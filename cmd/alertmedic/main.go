@@ -3,6 +3,8 @@
 package main
 
 import (
+	_ "time/tzdata" // the zones of windows, where the image has none
+
 	"context"
 	"errors"
 	"fmt"

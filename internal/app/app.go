@@ -117,6 +117,9 @@ func Run(ctx context.Context, o Options) error {
 	if err := a.open(ctx, o, &cleanups); err != nil {
 		return err
 	}
+	for _, w := range a.cfg.Safety.Warnings() {
+		a.log.Warn(w)
+	}
 	if err := a.start(ctx, o.Pace); err != nil {
 		return err
 	}
@@ -273,6 +276,7 @@ func (a *app) start(ctx context.Context, pace Pace) error {
 		Store: a.store, Cluster: a.kube, Actions: a.actions, Sources: sources, Reporter: a.newReporter(), Playbooks: a.playbooks.Current,
 		Matched: receiver.Matched(c.Safety.ExpireAfter), Limits: c.LimitsFor, Mode: c.Safety.Mode, ExpireAfter: c.Safety.ExpireAfter,
 		GuardConfig:           guard.Config{ProtectedNamespaces: c.Safety.ProtectedNamespaces, RetryEvery: cmp.Or(pace.Guards, 15*time.Second)},
+		Controllers:           append(kube.Controllers(), c.Safety.HumanActivity.IgnoreManagers...),
 		Protect:               kube.ProtectConfig{Namespaces: c.Safety.ProtectedNamespaces, PodSelectors: c.Safety.ProtectedSelectors},
 		DefaultServiceAccount: c.Kubernetes.DefaultServiceAccountName, Owner: a.owner,
 		Workers: c.Engine.Workers, Lease: c.Engine.Lease, CallTimeout: c.Engine.CallTimeout, ServerTimeout: c.Kubernetes.RequestTimeout, Poll: c.Engine.Poll,

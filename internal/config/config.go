@@ -173,7 +173,8 @@ type Kubernetes struct {
 	Burst int     `yaml:"burst"`
 }
 
-// Safety holds the caps. None can be switched off: zero is refused.
+// Safety holds the caps. Zero is refused; what can be switched off has a setting
+// for it, and `alertmedic check` warns about it.
 type Safety struct {
 	// Mode is the loosest mode that any playbook may have, and the mode of those
 	// that name none: Auto by default.
@@ -186,13 +187,33 @@ type Safety struct {
 	Attempts                      Attempts `yaml:"attempts"`
 	// ExpireAfter is how long after its alert a run may still start or work: 1h.
 	ExpireAfter time.Duration `yaml:"expireAfter"`
-	Nodes       Nodes         `yaml:"nodes"`
+	// FiringFor is how long an alert must have fired before anything is changed,
+	// the hysteresis of a flapping one; no wait by default, since rules have one.
+	FiringFor time.Duration `yaml:"firingFor"`
+	// Windows are freezes and maintenance windows.
+	Windows []Window `yaml:"windows"`
+	Nodes   Nodes    `yaml:"nodes"`
+	Pods    Pods     `yaml:"pods"`
+	Rate    Rates    `yaml:"rate"`
+	Storm   Storm    `yaml:"storm"`
+	// GitOps says what becomes of a change to a spec that Argo CD, Flux or Helm
+	// owns: Deny, which is the default, Approve or Allow.
+	GitOps        guard.GitOpsPolicy `yaml:"gitOps"`
+	HumanActivity HumanActivity      `yaml:"humanActivity"`
+	Watchdog      Watchdog           `yaml:"watchdog"`
+	// FailoverDwell is how long an alert must have fired before traffic is moved to
+	// a standby, which a person approves in any case: 5m.
+	FailoverDwell time.Duration `yaml:"failoverDwell"`
+	Velocity      Velocity      `yaml:"velocity"`
 	// ProtectedNamespaces are left alone unless a playbook's matchers or target
 	// name them: kube-system, kube-public and kube-node-lease by default.
 	ProtectedNamespaces []string `yaml:"protectedNamespaces"`
 	// ProtectedSelectors are label selectors of pods whose nodes are protected:
 	// by default alertmedic, Alertmanager and Prometheus.
 	ProtectedSelectors []string `yaml:"protectedSelectors"`
+
+	// ParsedWindows are Windows as the guards know them.
+	ParsedWindows []guard.Window `yaml:"-"`
 }
 
 // Cooldown is the least time between two attempts on one target: 15m after a
@@ -220,6 +241,14 @@ type Nodes struct {
 	MaxUnhealthyPercent int `yaml:"maxUnhealthyPercent"`
 	// Settle is how long the number of unhealthy nodes must not have grown: 1m.
 	Settle time.Duration `yaml:"settle"`
+	// Runs on nodes of one pool and of one zone at a time, and the zones in which
+	// nodes are worked on at a time: 1 each.
+	MaxConcurrentPerPool int `yaml:"maxConcurrentPerPool"`
+	MaxConcurrentPerZone int `yaml:"maxConcurrentPerZone"`
+	MaxZones             int `yaml:"maxZones"`
+	// ControlPlane says whether nodes of the control plane may be worked on:
+	// Protect, which is the default, or OneAtATime while the quorum is known to hold.
+	ControlPlane guard.ControlPlanePolicy `yaml:"controlPlane"`
 }
 
 // Engine tunes the worker loop.
@@ -292,18 +321,7 @@ func Default() *Config {
 		Store:      Store{DSN: "alertmedic.db", FlapDwell: 2 * time.Minute, Retention: Retention{Runs: defaultRetention}},
 		Playbooks:  Playbooks{Paths: []string{"playbooks"}, Watch: true},
 		Kubernetes: Kubernetes{ServiceAccountNamespace: "alertmedic", RequestTimeout: time.Minute, QPS: 20, Burst: 40},
-		Safety: Safety{
-			Mode:                          guard.Auto,
-			MaxConcurrentRuns:             5,
-			MaxConcurrentRunsPerNamespace: 2,
-			MaxConcurrentRunsPerPlaybook:  1,
-			Cooldown:                      Cooldown{AfterSuccess: 15 * time.Minute, AfterFailure: time.Hour},
-			Attempts:                      Attempts{Max: 3, Window: 24 * time.Hour},
-			ExpireAfter:                   time.Hour,
-			Nodes:                         Nodes{MaxUnhealthy: 2, MaxUnhealthyPercent: 20, Settle: time.Minute},
-			ProtectedNamespaces:           []string{"kube-system", "kube-public", "kube-node-lease"},
-			ProtectedSelectors:            []string{"app.kubernetes.io/name in (alertmedic, alertmanager, prometheus)"},
-		},
+		Safety:     defaultSafety(),
 		Engine: Engine{
 			Workers:          8,
 			Lease:            3 * time.Second,

@@ -143,23 +143,81 @@ func TestLimitsFor(t *testing.T) {
 	require.Equal(t, 1, got.MaxAttempts)
 	require.Equal(t, 48*time.Hour, got.AttemptsWindow)
 	require.Equal(t, time.Minute, cfg.ExpireAfterFor(&playbooks.Playbook{Limits: tighter}))
+
+	wider := playbooks.Limits{FiringFor: time.Nanosecond, HumanActivity: time.Minute, Rate: guard.Rate{Burst: 99, Every: time.Second},
+		GitOps: guard.GitOpsAllow, MaxUnavailablePods: 99, MaxUnhealthyNodes: 99}
+	cfg = config.Default()
+	loosened := cfg.LimitsFor(&playbooks.Playbook{Limits: wider})
+	loosened.FiringFor = want.FiringFor // which is none, so that any is tighter
+	require.Equal(t, want, loosened, "a playbook cannot loosen")
+	stricter := playbooks.Limits{FiringFor: time.Minute, HumanActivity: time.Hour, Rate: guard.Rate{Burst: 1, Every: time.Hour}, MaxUnavailablePods: 1, MaxUnhealthyNodes: 1}
+	got = cfg.LimitsFor(&playbooks.Playbook{Limits: stricter})
+	require.Equal(t, []any{time.Minute, time.Hour, guard.Rate{Burst: 1, Every: time.Hour}, 1, 1},
+		[]any{got.FiringFor, got.HumanActivity, got.RatePlaybook, got.MaxUnavailablePods, got.MaxUnhealthyNodes})
+	cfg.Safety.GitOps = guard.GitOpsApprove
+	require.Equal(t, guard.GitOpsDeny, cfg.LimitsFor(&playbooks.Playbook{Limits: playbooks.Limits{GitOps: guard.GitOpsDeny}}).GitOps)
 }
 
 // No cap may be zero out of the box, nor be switched off by writing zero.
 func TestDefault_nonZero(t *testing.T) {
 	t.Parallel()
+	// What is more than a cap: rules wait before they fire, and windows and
+	// further controllers are the user's own.
+	optional := map[string]bool{"safety.FiringFor": true, "safety.Windows": true, "safety.ParsedWindows": true, "safety.HumanActivity.IgnoreManagers": true}
 	var walk func(path string, v reflect.Value)
 	walk = func(path string, v reflect.Value) {
 		for i := range v.NumField() {
+			name := path + "." + v.Type().Field(i).Name
 			if f := v.Field(i); f.Kind() == reflect.Struct {
-				walk(path+"."+v.Type().Field(i).Name, f)
-			} else {
-				require.False(t, f.IsZero(), path+"."+v.Type().Field(i).Name)
+				walk(name, f)
+			} else if !optional[name] {
+				require.False(t, f.IsZero(), name)
 			}
 		}
 	}
 	walk("safety", reflect.ValueOf(config.Default().Safety))
 	walk("engine", reflect.ValueOf(config.Default().Engine))
+}
+
+// What the operator switches off is off for the guards, named in a warning, and
+// never the meaning of a zero.
+func TestWhatIsSwitchedOffIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	require.Empty(t, config.Default().Safety.Warnings())
+	cfg, err := config.Parse("a.yaml", []byte(minimal+`safety:
+  humanActivity: {enabled: false}
+  watchdog: {enabled: false}
+  rate: {enabled: false}
+  storm: {enabled: false}
+  gitOps: Allow
+`))
+	require.NoError(t, err)
+	require.Len(t, cfg.Safety.Warnings(), 5)
+	l := cfg.LimitsFor(nil)
+	off := guard.Rate{Burst: guard.Off}
+	require.Equal(t, []any{time.Duration(guard.Off), time.Duration(guard.Off), guard.Off, off, off, off, guard.GitOpsAllow},
+		[]any{l.HumanActivity, l.WatchdogAge, l.StormRuns, l.RateGlobal, l.RateNamespace, l.RatePlaybook, l.GitOps})
+}
+
+func TestWindowsReachTheGuards(t *testing.T) {
+	t.Parallel()
+	cfg, err := config.Parse("a.yaml", []byte(minimal+`safety:
+  windows:
+  - {name: nights, type: Maintenance, days: [Fri], start: "22:00", end: "05:00", timeZone: Europe/Berlin, playbooks: [pb]}
+  - {name: holidays, type: Freeze, from: "2026-12-21T00:00:00+01:00", until: "2027-01-04T00:00:00+01:00"}
+`))
+	require.NoError(t, err)
+	windows := cfg.LimitsFor(nil).Windows
+	require.Len(t, windows, 2)
+	inside, err := windows[0].Contains(time.Date(2026, 11, 28, 3, 59, 0, 0, time.UTC)) // Saturday, 04:59 in Berlin
+	require.NoError(t, err)
+	require.True(t, inside)
+	require.False(t, windows[0].Freeze)
+	require.True(t, windows[0].For("pb", ""))
+	require.True(t, windows[1].Freeze)
+	inside, err = windows[1].Contains(time.Date(2026, 12, 24, 18, 0, 0, 0, time.UTC))
+	require.NoError(t, err)
+	require.True(t, inside)
 }
 
 func TestStore_ResolveDSN(t *testing.T) {

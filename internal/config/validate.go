@@ -218,6 +218,7 @@ func (d *decoder) validateSafety(c *Config) {
 		d.addAt("safety.nodes.maxUnhealthyPercent", "must be at most 100: write a percentage such as 20")
 	}
 	d.lasting("safety.nodes.settle", s.Nodes.Settle, "1m")
+	d.validateGuards(&c.Safety)
 	d.items("safety.protectedNamespaces", s.ProtectedNamespaces)
 	for i, text := range s.ProtectedSelectors {
 		path := fmt.Sprintf("safety.protectedSelectors[%d]", i)
