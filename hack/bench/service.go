@@ -195,6 +195,12 @@ safety:
   maxConcurrentRunsPerPlaybook: 100
   expireAfter: %s
   attempts: {max: 1000, window: 24h}
+  rate: {enabled: false}
+  storm: {enabled: false}
+  watchdog: {enabled: false}
+  humanActivity: {enabled: false}
+  pods: {maxUnavailable: 1000, maxUnavailablePercent: 100}
+  velocity: {maxNodesPerPool: 1000}
 `, address, s.monitoring, s.monitoring, s.dsn, books, kubeconfig, qps, 2*qps, expire), 0o600); err != nil {
 		return nil, err
 	}

@@ -167,6 +167,7 @@ safety:
   mode: %s
   maxConcurrentRunsPerNamespace: 4
   nodes: {settle: 5s}
+  humanActivity: {ignoreManagers: ["demo"]} # the shop's pipeline
 engine: {resyncInterval: 10s}
 log: {level: info}
 `, clusterName, s.address, s.monitoring.AlertmanagerURL(0), s.monitoring.PrometheusURL(0), filepath.Join(s.dir, "alertmedic.db"),

@@ -44,6 +44,7 @@ store: {dsn: %q}
 playbooks: {paths: [playbook.yaml]}
 `, filepath.Join(dir, "medic.db")))
 	require.NoError(t, err)
+	testedBy(cfg)
 	return cfg
 }
 

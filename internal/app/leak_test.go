@@ -140,6 +140,8 @@ kubernetes: {qps: 1000, burst: 1000}
 notify: {events: true}
 `, alerting.URL, dsn))
 	require.NoError(t, err)
+	testedBy(cfg)
+	cfg.Safety.Rate.Enabled, cfg.Safety.Storm.Enabled = false, false // it is a storm that never ends
 	s.service.url, _ = serve(t, Options{Config: cfg, Logger: slog.New(slog.DiscardHandler), Registry: s.registry, Kubernetes: cluster.RESTConfig()})
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
