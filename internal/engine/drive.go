@@ -103,7 +103,7 @@ func (w *work) load(ctx context.Context) error {
 	}
 	w.steps = map[int]store.Step{}
 	for _, s := range steps {
-		if s.Remedy == w.run.Remedy {
+		if s.Remedy == w.rung() {
 			w.steps[s.Step] = s
 		}
 	}
@@ -145,6 +145,15 @@ func (w *work) advance(ctx context.Context) error {
 		return w.revert(ctx)
 	}
 	return w.end(ctx, store.Escalated, "unknown-stage", fmt.Sprintf("the run is in stage %q, which this version does not know", w.st.Stage))
+}
+
+// rung is the index of the remedy whose steps are at hand: the current one, but
+// for a run that has healed and takes back what all of them did.
+func (w *work) rung() int {
+	if w.st.Stage == stageRevert && w.st.Revert.Healed {
+		return w.st.Revert.Remedy
+	}
+	return w.run.Remedy
 }
 
 // remedy returns the current rung, nil past the end of the ladder.
@@ -222,7 +231,7 @@ func (w *work) commit(ctx context.Context, t store.Transition) error {
 func (w *work) committed(run store.Run, t store.Transition) {
 	w.run, w.queued, w.told = run, nil, false
 	for _, s := range t.Steps {
-		if s.Remedy == run.Remedy {
+		if s.Remedy == w.rung() {
 			w.steps[s.Step] = s
 		}
 	}

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/alertmedic/alertmedic/internal/action"
 	"github.com/alertmedic/alertmedic/internal/journal"
 	"github.com/alertmedic/alertmedic/internal/store"
+	"github.com/alertmedic/alertmedic/playbooks"
 )
 
 // revert takes the steps of a failed remedy back, last first. It restores only
@@ -25,6 +28,9 @@ func (w *work) revert(ctx context.Context) error {
 			continue
 		}
 		return w.revertStep(ctx, s)
+	}
+	if w.st.Revert.Healed {
+		return w.undoBefore(ctx)
 	}
 	reason, failed := w.st.Revert.Reason, w.st.Revert.Failed
 	if failed {
@@ -109,7 +115,55 @@ func (w *work) revertedStep(ctx context.Context, s store.Step, message string) e
 	en.Outcome, en.Message = "reverted", message
 	w.e.m.action(w.run.Playbook, s.Action, "reverted", "")
 	w.st.Revert.Next = s.Step - 1
+	w.st.Revert.Undone = append(w.st.Revert.Undone, s.RemedyName+"/"+s.Name)
 	t := w.transition(en)
 	t.Steps = []store.Step{s}
 	return w.commit(ctx, t)
+}
+
+// undo begins to take back what the run changed, now that the target is well:
+// onResolve asks for it. It does nothing for a run that has nothing to take back.
+func (w *work) undo(ctx context.Context, entries ...journal.Entry) (bool, error) {
+	steps, err := w.e.Store.Steps(ctx, w.run.ID)
+	if err != nil {
+		return false, fmt.Errorf("read the steps: %w", err)
+	}
+	reversible := func(s store.Step) bool {
+		spec, ok := w.e.Actions.Lookup(s.Action)
+		return ok && s.Status == store.StepDone && spec.Reversible && w.mutates(s)
+	}
+	if w.pb.OnResolve != playbooks.RevertOnResolve || !slices.ContainsFunc(steps, reversible) {
+		return false, nil
+	}
+	w.st.Stage = stageRevert
+	w.st.Revert = revertState{Next: maxKey(w.steps), Reason: "healed", Healed: true, Remedy: w.run.Remedy}
+	return true, w.commit(ctx, w.transition(entries...))
+}
+
+// undoBefore goes on with the remedy before, and ends the run after the first.
+func (w *work) undoBefore(ctx context.Context) error {
+	r := &w.st.Revert
+	if r.Remedy == 0 {
+		message := fmt.Sprintf("%s is healthy", w.run.Target)
+		if len(r.Undone) > 0 {
+			message += "; taken back: " + strings.Join(r.Undone, ", ")
+		}
+		if r.Failed {
+			return w.end(ctx, store.Healed, string(action.ReasonRevertConflict), message+"; not everything could be taken back, see the log")
+		}
+		return w.end(ctx, store.Healed, "", message)
+	}
+	r.Remedy--
+	steps, err := w.e.Store.Steps(ctx, w.run.ID)
+	if err != nil {
+		return fmt.Errorf("read the steps: %w", err)
+	}
+	w.steps = map[int]store.Step{}
+	for _, s := range steps {
+		if s.Remedy == r.Remedy {
+			w.steps[s.Step] = s
+		}
+	}
+	r.Next = maxKey(w.steps)
+	return w.commit(ctx, w.transition())
 }

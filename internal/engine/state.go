@@ -59,6 +59,12 @@ type revertState struct {
 	Next   int    `json:"next"`   // index of the step to revert, downwards
 	Reason string `json:"reason"` // why the remedy failed
 	Failed bool   `json:"failed,omitempty"`
+	// Healed says that the target has healed and onResolve takes the changes back,
+	// those of the last remedy first; Remedy is the one at hand.
+	Healed bool `json:"healed,omitempty"`
+	Remedy int  `json:"remedy,omitempty"`
+	// Undone are the changes that were taken back.
+	Undone []string `json:"undone,omitempty"`
 }
 
 // rung is how a remedy ended.

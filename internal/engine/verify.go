@@ -191,5 +191,8 @@ func (w *work) healed(ctx context.Context, o observation) error {
 		from = w.run.CreatedAt
 	}
 	w.e.m.timeToHeal.WithLabelValues(w.run.Playbook).Observe(w.st.Verify.HealthySince.Sub(from).Seconds())
+	if undoing, err := w.undo(ctx, en); undoing || err != nil {
+		return err
+	}
 	return w.end(ctx, store.Healed, "", fmt.Sprintf("%s is healthy after %s", w.run.Target, r.Name), en)
 }
