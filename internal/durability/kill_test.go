@@ -343,7 +343,8 @@ func (k *trial) drain(limit time.Duration) {
 	k.t.Logf("drained %s after the last kill", time.Since(began).Round(100*time.Millisecond))
 }
 
-// balance counts from the log what has begun and what has ended.
+// balance counts from the log what has begun and what has ended. A candidate
+// begins once more when it is queued again with its episode.
 type balance struct {
 	seq                                          int64
 	opened, closed, candidates, fates, runs, end int
@@ -357,6 +358,17 @@ func (b *balance) even() bool {
 	return b.opened == b.closed && b.fates >= b.candidates && b.runs == b.end && b.opened > 0
 }
 
+// queuedAgain is how many candidates the reopening of an episode queued again.
+func queuedAgain(en journal.Entry) int {
+	n := 0
+	if _, said, more := strings.Cut(en.Message, "; "); more {
+		if _, err := fmt.Sscanf(said, "%d candidates are queued again", &n); err != nil {
+			return 0 // it says something else
+		}
+	}
+	return n
+}
+
 func (b *balance) read(ctx context.Context, c *client.Client) error {
 	for {
 		list, err := c.Log(ctx, store.LogFilter{AfterSeq: b.seq}, client.Page{Limit: 500})
@@ -368,6 +380,7 @@ func (b *balance) read(ctx context.Context, c *client.Client) error {
 			switch en.Kind {
 			case journal.EpisodeOpened, journal.EpisodeReopened:
 				b.opened++
+				b.candidates += queuedAgain(en)
 			case journal.EpisodeClosed:
 				b.closed++
 			case journal.CandidateCreated:
@@ -420,4 +433,13 @@ func (k *trial) account(cluster *testcluster.Cluster) {
 	if len(k.kills) > 0 {
 		require.Positive(k.t, report.Table.TakenOver, "nobody took anything over: the trial proves nothing")
 	}
+}
+
+// A candidate that is queued again has to meet another fate before all is even.
+func TestBalance(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, 2, queuedAgain(journal.Entry{Message: "fires again 1.2s after it resolved; 2 candidates are queued again"}))
+	require.Zero(t, queuedAgain(journal.Entry{Message: "fires again 1.2s after it resolved"}))
+	require.False(t, (&balance{opened: 1, closed: 1, candidates: 3, fates: 2}).even())
+	require.True(t, (&balance{opened: 1, closed: 1, candidates: 3, fates: 3}).even())
 }
