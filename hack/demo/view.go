@@ -108,6 +108,8 @@ func (v *view) entry(en journal.Entry) {
 		if en.Outcome != "joined" {
 			v.line("-", grey, "not acted on", en.Playbook+" for "+en.AlertName+": "+en.Reason+" "+en.Message)
 		}
+	case journal.StormBegan, journal.StormEnded:
+		v.line("☁", red, string(en.Kind), en.Message)
 	case journal.RunEnded:
 		code := yellow
 		if en.Outcome == "healed" {

@@ -14,7 +14,9 @@ type Evidence struct {
 
 	Target TargetEvidence `json:"target"`
 	Alert  AlertEvidence  `json:"alert"`
-	Nodes  *NodeEvidence  `json:"nodes,omitempty"` // only for disruptive actions on nodes
+	// Nodes is counted anew for disruptive actions on nodes; for others it is what
+	// the watch of nodes last told, nil before it has told anything.
+	Nodes *NodeEvidence `json:"nodes,omitempty"`
 	// Pods counts the pods of the target's workload; only for disruptive actions
 	// on pods.
 	Pods *PodEvidence `json:"pods,omitempty"`

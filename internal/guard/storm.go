@@ -1,17 +1,14 @@
 package guard
 
-import (
-	"time"
-
-	"github.com/alertmedic/alertmedic/internal/action"
-)
+import "time"
 
 // RunsScope is the scope of a storm of alerts in a cluster.
 func RunsScope(cluster string) string { return "runs/" + cluster }
 
 // storm stops everything when very much breaks at once, and for a while after:
 // the cause is elsewhere then, and objects recover unevenly. It holds remedies
-// that follow as well as those that begin. A relapse starts the time anew,
+// that follow as well as those that begin, on pods as well as on nodes: what a
+// lost zone does to a workload is not healed by restarting it. A relapse starts the time anew,
 // because the last sign of a storm is recorded whoever sees it.
 func storm(in Input) Decision {
 	s, l := in.Subject, in.Subject.Limits
@@ -27,7 +24,7 @@ func storm(in Input) Decision {
 		d.Storm = RunsScope(s.Target.Cluster)
 		return d
 	}
-	if n := in.Evidence.Nodes; n != nil && s.Target.Kind == action.KindNode && s.Disruptive && len(n.Unhealthy) > nodeBudget(l, n.Total) {
+	if n := in.Evidence.Nodes; n != nil && s.Disruptive && len(n.Unhealthy) > nodeBudget(l, n.Total) {
 		d := in.delay(ReasonStorm, in.Ledger.Now.Add(l.StormCooldown),
 			"a storm: %d of %d nodes are unhealthy, %d are allowed (safety.nodes): the cause is likely elsewhere, a person must look",
 			len(n.Unhealthy), n.Total, nodeBudget(l, n.Total))

@@ -50,6 +50,7 @@ func (c *Client) Evidence(ctx context.Context, r EvidenceRequest) guard.Evidence
 		return g.out
 	}
 	g.target(ctx)
+	g.out.Nodes = c.nodes.counted(r.Target.Cluster)
 	if r.NeedNodes {
 		g.out.Nodes = g.nodeEvidence(ctx)
 	}

@@ -23,13 +23,14 @@ type nodeTracker struct {
 	now func() time.Time
 
 	mu        sync.Mutex
+	all       map[string]bool // that did not opt out
 	unhealthy map[string]bool
 	seeded    bool
 	grew      time.Time
 }
 
 func newNodeTracker(now func() time.Time) *nodeTracker {
-	return &nodeTracker{now: now, unhealthy: make(map[string]bool)}
+	return &nodeTracker{now: now, all: make(map[string]bool), unhealthy: make(map[string]bool)}
 }
 
 // observeAll replaces what is known by a complete list. The first one cannot
@@ -44,8 +45,9 @@ func (t *nodeTracker) observeAll(nodes []corev1.Node) {
 		present[nodes[i].Name] = true
 		t.observe(&nodes[i], seeding)
 	}
-	for name := range t.unhealthy {
+	for name := range t.all {
 		if !present[name] {
+			delete(t.all, name)
 			delete(t.unhealthy, name)
 		}
 	}
@@ -60,6 +62,11 @@ func (t *nodeTracker) observeOne(node *corev1.Node, initial bool) {
 }
 
 func (t *nodeTracker) observe(node *corev1.Node, seeding bool) {
+	if optedOut(node.Annotations) {
+		delete(t.all, node.Name)
+	} else {
+		t.all[node.Name] = true
+	}
 	switch {
 	case optedOut(node.Annotations) || !nodeCountsUnhealthy(node):
 		delete(t.unhealthy, node.Name)
@@ -78,7 +85,23 @@ func (t *nodeTracker) observe(node *corev1.Node, seeding bool) {
 func (t *nodeTracker) forget(name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	delete(t.all, name)
 	delete(t.unhealthy, name)
+}
+
+// counted is what the watch has told, nil before it has told all.
+func (t *nodeTracker) counted(cluster string) *guard.NodeEvidence {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.seeded {
+		return nil
+	}
+	out := &guard.NodeEvidence{Total: len(t.all), GrowingSince: t.grew}
+	for name := range t.unhealthy {
+		out.Unhealthy = append(out.Unhealthy, nodeKey(cluster, name))
+	}
+	slices.Sort(out.Unhealthy)
+	return out
 }
 
 func (t *nodeTracker) markSeeded() {
