@@ -274,7 +274,9 @@ func (s *soak) dial() net.Conn {
 // drained waits until every alert has met its fate and every message is sent.
 func (s *soak) drained() {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 3*time.Minute)
+	// A message that was claimed as the machine stood still is claimed anew after
+	// minutes.
+	ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Minute)
 	defer cancel()
 	what := ""
 	err := testcluster.Poll(ctx, func(context.Context) (bool, error) {
