@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -171,4 +172,42 @@ func TestReservationsCountAgainstTheBudget(t *testing.T) {
 	w.pass(time.Minute)
 	require.Len(t, w.calls, 2, "a third one is refused: two are allowed")
 	require.Contains(t, w.log(), "guard.decided delay unhealthy-budget")
+}
+
+// Runs that begin by looking keep no slot from each other: each is let through
+// when its turn comes.
+func TestRunsThatOnlyLookTakeNoSlot(t *testing.T) {
+	t.Parallel()
+	w := setup(t, doc("look", `  matchers: [alertname = Broken]
+  target: {kind: Workload}
+  remedies: [{name: restart, steps: [{name: look, action: diagnose}, {name: restart, action: workload.restart}], verify: {timeout: 5m, stableFor: 15s}}]
+`))
+	w.engine.Limits = func(*playbooks.Playbook) guard.Limits { return scriptedLimits(1) }
+	w.targets["third"] = deployment("third")
+	w.health = func() kube.Health { return kube.Health{State: kube.Healthy} }
+	w.alert = func(alert.Alert) guard.AlertEvidence { return guard.AlertEvidence{State: guard.AlertFiring} }
+	for _, name := range []string{"web", "db", "third"} {
+		w.fire(name)
+	}
+	for _, c := range w.mustClaim() {
+		w.engine.resolve(t.Context(), c)
+	}
+	w.pass(time.Minute)
+	changed := func() (out []string) {
+		for _, call := range w.calls {
+			if strings.HasPrefix(call, "workload.restart") {
+				out = append(out, call)
+			}
+		}
+		return out
+	}
+	require.Len(t, changed(), 1)
+	w.pass(30 * time.Minute)
+	require.Len(t, changed(), 3)
+}
+
+func (w *world) mustClaim() []store.Candidate {
+	cands, err := w.store.ClaimCandidates(w.t.Context(), w.engine.Owner, w.engine.Lease, 10)
+	require.NoError(w.t, err)
+	return cands
 }

@@ -13,7 +13,9 @@ type Ledger struct {
 	// Now is the store's clock: the database's on PostgreSQL.
 	Now    time.Time
 	Pauses []Pause
-	// Active are the runs that were admitted and have not ended, this one excluded.
+	// Active are the runs that have begun to change something and have not ended,
+	// this one excluded. One that has only looked so far takes no slot: several
+	// of them would keep each other waiting for ever.
 	// Those that wait for a person's approval are not among them: they do nothing,
 	// and five unanswered questions must not stop everything else. They are
 	// admitted anew when they are approved.
@@ -72,7 +74,7 @@ type Pause struct {
 	At    time.Time `json:"at"`
 }
 
-// Active is an admitted run that has not ended.
+// Active is a run that has begun to change something and has not ended.
 type Active struct {
 	RunID      string      `json:"runID"`
 	Playbook   string      `json:"playbook"`

@@ -29,7 +29,7 @@ func (s *Store) ledger(ctx context.Context, q querier, query guard.Query, now ti
 		return l, fmt.Errorf("read the pauses: %w", err)
 	}
 	if l.Active, err = collect(ctx, q, scanActive, `SELECT id, playbook, namespace, target_key, attempt_key, disruptive, target
-		FROM runs WHERE phase = 'active' AND wait <> 'approval' AND id <> $1 ORDER BY id`, query.RunID); err != nil {
+		FROM runs WHERE phase = 'active' AND intent_at > 0 AND wait <> 'approval' AND id <> $1 ORDER BY id`, query.RunID); err != nil {
 		return l, fmt.Errorf("read the active runs: %w", err)
 	}
 	if l.Past, err = collect(ctx, q, scanPast, `SELECT id, playbook, outcome, intent_at, ended_at FROM runs
