@@ -126,9 +126,9 @@ func stormMessage(s Storm, c store.RunCounts, cooldown time.Duration) string {
 		ended = append(ended, fmt.Sprintf("%d %s", n, o))
 	}
 	slices.Sort(ended)
-	fate := fmt.Sprintf("%d runs since then are held", c.Live)
+	fate := fmt.Sprintf("%d runs wait or are under way", c.Live)
 	if len(ended) > 0 {
-		fate += ", ended: " + strings.Join(ended, ", ")
+		fate += ", ended since then: " + strings.Join(ended, ", ")
 	}
 	since := s.Since.UTC().Format(time.RFC3339)
 	if s.Event == journal.StormEnded {

@@ -73,7 +73,7 @@ func TestAStormIsToldOnceAndNothingIsChanged(t *testing.T) {
 	require.Len(t, r.storms, 1, "one message, however often and by whomever it is looked")
 	require.Equal(t, journal.StormBegan, r.storms[0].Event)
 	require.Contains(t, r.storms[0].Message, "A storm in nodes/c1 since ")
-	require.Contains(t, r.storms[0].Message, "12 runs since then are held")
+	require.Contains(t, r.storms[0].Message, "12 runs wait or are under way")
 	require.Contains(t, r.storms[0].Message, "a person must look")
 	rival := w.newEngine("worker-2")
 	rival.Reporter, rival.Limits = r, w.engine.Limits

@@ -43,6 +43,7 @@ type world struct {
 	facts   playbooks.Facts
 	uid     string // the live UID; "" means the target's own
 	errs    []string
+	witness func(*guard.Evidence) // adds to what is observed
 
 	apply   func(plan action.Plan, n int) (action.Result, error)
 	hang    func(ctx context.Context) error // what a call does before all else
@@ -141,7 +142,11 @@ func (w *world) Evidence(_ context.Context, req kube.EvidenceRequest) guard.Evid
 	if w.uid != "" {
 		uid = w.uid
 	}
-	return guard.Evidence{ObservedAt: w.now, Target: guard.TargetEvidence{Exists: !w.gone, UID: uid}, Nodes: w.nodes, Errors: w.errs}
+	ev := guard.Evidence{ObservedAt: w.now, Target: guard.TargetEvidence{Exists: !w.gone, UID: uid}, Nodes: w.nodes, Errors: w.errs}
+	if w.witness != nil {
+		w.witness(&ev)
+	}
+	return ev
 }
 
 func (w *world) Facts(context.Context, action.Target) (playbooks.Facts, map[string]any, error) {

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/alertmedic/alertmedic/internal/guard"
 	"github.com/alertmedic/alertmedic/internal/journal"
@@ -21,7 +22,8 @@ type RunCounts struct {
 	Mutations int             // of the ended and live ones, those that changed something
 }
 
-// CountStorm counts the runs that were created since a storm began.
+// CountStorm counts the runs that live, and those that ended since the storm
+// began. Runs are looked for that were created up to a day before it.
 func (s *Store) CountStorm(ctx context.Context, st guard.Storm) (RunCounts, error) {
 	out := RunCounts{Ended: map[Outcome]int{}}
 	type row struct {
@@ -33,7 +35,8 @@ func (s *Store) CountStorm(ctx context.Context, st guard.Storm) (RunCounts, erro
 		err := sc.Scan(&r.phase, &r.outcome, &r.n, &r.mutated)
 		return r, err
 	}, `SELECT phase, outcome, count(*), COALESCE(SUM(CASE WHEN intent_at > 0 THEN 1 ELSE 0 END), 0)
-		FROM runs WHERE created_at >= $1 GROUP BY phase, outcome`, micros(st.Since))
+		FROM runs WHERE created_at >= $1 AND (phase <> 'done' OR ended_at >= $2) GROUP BY phase, outcome`,
+		micros(st.Since.Add(-24*time.Hour)), micros(st.Since))
 	if err != nil {
 		return out, s.wrap("count the runs of a storm", err)
 	}
