@@ -70,7 +70,7 @@ var postgresDialect = dialect{
 	arrays:        true,
 	committers:    2,
 	migrationLock: "SELECT set_config('idle_in_transaction_session_timeout', '0', true), pg_advisory_xact_lock(1634497905, hashtext(current_schema()))",
-	longRead:      "SET LOCAL idle_in_transaction_session_timeout = '2min'",
+	longRead:      patientlyIdle,
 	open:          openPostgres,
 	fault:         postgresFault,
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -62,4 +63,19 @@ func (s *Store) Tables(ctx context.Context) ([]string, error) {
 func (s *Store) Count(ctx context.Context, query string) (n int, err error) {
 	err = s.read.QueryRowContext(ctx, query).Scan(&n)
 	return n, err
+}
+
+// IdleLimit is how long the server lets a transaction stand still, and one of a
+// migration.
+func (s *Store) IdleLimit(ctx context.Context, migrates bool) (limit string, err error) {
+	if migrates {
+		ctx = patient(ctx)
+	}
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, tx.Rollback()) }()
+	err = tx.QueryRowContext(ctx, "SHOW idle_in_transaction_session_timeout").Scan(&limit)
+	return limit, err
 }

@@ -186,6 +186,27 @@ func TestACutConnectionIsTemporary(t *testing.T) {
 	require.Eventually(t, func() bool { return s.SetValue(tctx, "k", "v") == nil }, 2*time.Minute, time.Millisecond)
 }
 
+// The server soon lets go of a transaction whose replica is gone, but not of a
+// migration on a machine that stands still.
+func TestAMigrationMayStandStill(t *testing.T) {
+	t.Parallel()
+	if server == "" {
+		return // main_test.go says so
+	}
+	f := openPostgres(t, t)
+	s, err := store.Open(tctx, store.Options{DSN: f.dsn})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
+	for _, tc := range []struct {
+		migrates bool
+		want     string
+	}{{false, "5s"}, {true, "2min"}, {false, "5s"}} {
+		limit, err := s.IdleLimit(tctx, tc.migrates)
+		require.NoError(t, err)
+		require.Equal(t, tc.want, limit)
+	}
+}
+
 func TestWhatIsCommittedIsThereAfterARestart(t *testing.T) {
 	contract(t, func(t *testing.T, f *fixture) {
 		id := f.newRun(t, "a", deployment("web"))

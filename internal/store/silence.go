@@ -22,6 +22,8 @@ const (
 	// idleInTransaction is when the server gives up a transaction whose replica
 	// says nothing, and with it the locks for which the others wait.
 	idleInTransaction = 5 * time.Second
+	// patientlyIdle is the same for a transaction that may stand still for longer.
+	patientlyIdle = "SET LOCAL idle_in_transaction_session_timeout = '2min'"
 )
 
 // impatient makes connections to PostgreSQL that give up a call which the server
@@ -125,10 +127,17 @@ func (c *impatientConn) QueryContext(ctx context.Context, query string, args []d
 	return &impatientRows{Rows: inner, p: p}, nil
 }
 
-// BeginTx implements driver.ConnBeginTx.
+// BeginTx implements driver.ConnBeginTx. The transactions of a migration may
+// stand still for longer than others: one that the server gives up on a busy
+// machine ends the process at its start.
 func (c *impatientConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
 	p := c.begin(ctx)
 	tx, err := c.Conn.BeginTx(p, opts) // its context is that of Commit, too
+	if err == nil && ctx.Value(patientKey{}) != nil {
+		if _, err = c.Conn.ExecContext(p, patientlyIdle, nil); err != nil {
+			err = errors.Join(err, tx.Rollback())
+		}
+	}
 	if err = p.over(err); err != nil {
 		p.cancel()
 		return nil, err
