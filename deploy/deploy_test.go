@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,6 +29,7 @@ import (
 
 	"github.com/alertmedic/alertmedic/internal/config"
 	"github.com/alertmedic/alertmedic/internal/guard"
+	"github.com/alertmedic/alertmedic/internal/rbac"
 	"github.com/alertmedic/alertmedic/internal/testcluster"
 	"github.com/alertmedic/alertmedic/k8sactions"
 	"github.com/alertmedic/alertmedic/playbooks"
@@ -440,50 +440,16 @@ func generated(t *testing.T, file string, objects ...any) {
 }
 
 // playbookRoles gives the account of each playbook the rules that its actions
-// declare, and no more.
+// declare, and no more: what `alertmedic rbac` prints.
 func playbookRoles(t *testing.T) []any {
 	t.Helper()
 	catalogue, err := k8sactions.New(nil, k8sactions.Options{})
 	require.NoError(t, err)
 	set, problems := playbooks.Load([]string{"../playbooks/library"}, playbooks.LoadOptions{Catalogue: catalogue})
 	require.NoError(t, problems.Err())
-	var out []any
-	for _, p := range set.All() {
-		verbs := map[string]map[string]bool{} // by group and resource
-		for _, remedy := range p.Remedies {
-			for _, step := range remedy.Steps {
-				spec, ok := catalogue.Lookup(step.Action)
-				require.True(t, ok, step.Action)
-				for _, rule := range spec.Rules(p.Target.Kind) {
-					for _, group := range rule.APIGroups {
-						for _, resource := range rule.Resources {
-							key := group + "/" + resource
-							if verbs[key] == nil {
-								verbs[key] = map[string]bool{}
-							}
-							for _, verb := range rule.Verbs {
-								verbs[key][verb] = true
-							}
-						}
-					}
-				}
-			}
-		}
-		role := rbacv1.ClusterRole{TypeMeta: metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: "ClusterRole"},
-			ObjectMeta: metav1.ObjectMeta{Name: p.ServiceAccountName}}
-		for _, key := range slices.Sorted(maps.Keys(verbs)) {
-			group, resource, _ := strings.Cut(key, "/")
-			role.Rules = append(role.Rules, rbacv1.PolicyRule{APIGroups: []string{group}, Resources: []string{resource},
-				Verbs: slices.Sorted(maps.Keys(verbs[key]))})
-		}
-		out = append(out, role, rbacv1.ClusterRoleBinding{
-			TypeMeta:   metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: "ClusterRoleBinding"},
-			ObjectMeta: metav1.ObjectMeta{Name: p.ServiceAccountName},
-			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: p.ServiceAccountName},
-			Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Name: p.ServiceAccountName, Namespace: "alertmedic"}},
-		})
-	}
-	return out
+	derived, err := rbac.For(set.All(), catalogue, rbac.Options{})
+	require.NoError(t, err)
+	return derived.Objects
 }
 
 // The shipped configurations are valid, and begin without changing anything.

@@ -25,6 +25,7 @@ var layers = map[string][]string{
 	"internal/guard":   {"internal/action"},
 	"playbooks":        {"internal/action", "internal/guard"},
 	"internal/auth":    {},
+	"internal/rbac":    {"internal/action", "playbooks"},
 	"internal/kube":    {"internal/action", "internal/guard", "playbooks"},
 	"internal/promapi": {"internal/alert", "internal/guard"},
 	"internal/store":   {"internal/action", "internal/alert", "internal/guard", "internal/journal"},

@@ -29,11 +29,9 @@ func (Restart) Spec() action.Spec {
 		Description: `Sets an annotation of the pod template to a value made of run and step, so that the controller replaces all pods ` +
 			`as its update strategy allows and a repeated step does not restart twice. Done when the controller has seen the change; ` +
 			`whether the rollout succeeds is for the verification to tell. Refuses paused Deployments, the OnDelete strategy and bare ReplicaSets. Cannot be reverted.`,
-		Kinds:     kinds,
-		NewParams: func() any { return &RestartParams{} },
-		RBAC: []action.Rule{
-			{APIGroups: []string{"apps"}, Resources: []string{"deployments", "statefulsets", "daemonsets"}, Verbs: []string{"get", "patch"}},
-		},
+		Kinds:      kinds,
+		NewParams:  func() any { return &RestartParams{} },
+		RBAC:       patching([]action.Kind{action.KindDeployment, action.KindStatefulSet, action.KindDaemonSet}),
 		Disruptive: true, Mutating: true, Replay: action.Observable,
 		DefaultTimeout: 2 * time.Minute,
 		Example:        "{name: restart, action: workload.restart}",

@@ -88,10 +88,8 @@ func (Scale) Spec() action.Spec {
 			`without an explicit min: 0, scaling to zero. Reverting restores the prior number if nobody has changed it since.`,
 		Kinds:     []action.Kind{action.KindWorkload, action.KindDeployment, action.KindStatefulSet, action.KindReplicaSet},
 		NewParams: func() any { return &ScaleParams{} },
-		RBAC: []action.Rule{
-			{APIGroups: []string{"apps"}, Resources: []string{"deployments", "statefulsets", "replicasets"}, Verbs: []string{"get", "patch"}},
-			{APIGroups: []string{"autoscaling"}, Resources: []string{"horizontalpodautoscalers"}, Verbs: []string{"list"}},
-		},
+		RBAC: patching([]action.Kind{action.KindDeployment, action.KindStatefulSet, action.KindReplicaSet},
+			action.Rule{APIGroups: []string{"autoscaling"}, Resources: []string{"horizontalpodautoscalers"}, Verbs: []string{"list"}}),
 		Disruptive: true, Mutating: true, Reversible: true, WritesSpec: true, Replay: action.Observable,
 		DefaultTimeout: time.Minute,
 		Example:        "{name: scale-up, action: workload.scale, with: {by: 2, max: 10}}",
