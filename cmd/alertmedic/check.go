@@ -1,10 +1,14 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/alertmedic/alertmedic/internal/app"
 	"github.com/alertmedic/alertmedic/internal/config"
 	"github.com/alertmedic/alertmedic/k8sactions"
 	"github.com/alertmedic/alertmedic/playbooks"
@@ -19,21 +23,25 @@ type checked struct {
 
 func (cl *cli) checkCommand() *cobra.Command {
 	var file, output string
-	var strict bool
+	var strict, cluster bool
 	cmd := &cobra.Command{
 		Use: "check [PATH...]", Short: "Check playbooks and the configuration",
 		Long: `Check playbook files, directories of them, and with --config the configuration.
 All problems are printed, each with file, line and column; the exit code is 3 when
 there is one. Without PATH the playbooks that the configuration names are checked.
-Nothing is sent anywhere: no cluster is needed.`,
+Without --cluster nothing is sent anywhere.`,
 		Example: `  alertmedic check playbooks/
+  alertmedic check --config alertmedic.yaml --cluster
   alertmedic check --config alertmedic.yaml
   alertmedic check -o json playbooks/ | jq -r '.problems[].message'`,
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			if len(paths) == 0 && !cmd.Flags().Changed("config") {
 				return usagef("nothing to check: name a playbook file or directory, or the configuration with --config")
 			}
-			result, err := check(paths, file)
+			if cluster && !cmd.Flags().Changed("config") {
+				return usagef("--cluster needs --config: it says which cluster, and who the playbooks act as")
+			}
+			result, err := check(cmd.Context(), paths, file, cluster)
 			if err != nil {
 				return err
 			}
@@ -49,13 +57,15 @@ Nothing is sent anywhere: no cluster is needed.`,
 	}
 	cmd.Flags().StringVar(&file, "config", "", "check this configuration file too")
 	must(cmd.MarkFlagFilename("config", "yaml", "yml"))
+	cmd.Flags().BoolVar(&cluster, "cluster", false, "ask the cluster of --config whether the playbooks' ServiceAccounts have the rights that their steps need")
 	cmd.Flags().BoolVar(&strict, "strict", false, "count warnings as problems")
 	outputFlag(cmd, &output, "json")
 	return cmd
 }
 
-func check(paths []string, configFile string) (checked, error) {
+func check(ctx context.Context, paths []string, configFile string, cluster bool) (checked, error) {
 	result := checked{Problems: playbooks.Problems{}}
+	var kubernetes *config.Kubernetes
 	if configFile != "" {
 		cfg, err := config.Load(configFile)
 		if problems, ok := located(err); ok {
@@ -68,6 +78,9 @@ func check(paths []string, configFile string) (checked, error) {
 			for _, w := range cfg.Safety.Warnings() {
 				result.Problems = append(result.Problems, playbooks.Problem{File: configFile, Line: 1, Column: 1, Path: "safety", Message: w, Warning: true})
 			}
+		}
+		if cfg != nil && cluster {
+			kubernetes = &cfg.Kubernetes
 		}
 		if len(paths) == 0 && cfg != nil {
 			paths = cfg.Playbooks.Paths
@@ -83,6 +96,20 @@ func check(paths []string, configFile string) (checked, error) {
 	set, problems := playbooks.Load(paths, playbooks.LoadOptions{Catalogue: catalogue})
 	result.Problems = append(result.Problems, problems...)
 	result.Playbooks = set.Len()
+	if kubernetes == nil {
+		return result, nil
+	}
+	missing, err := app.MissingRights(ctx, *kubernetes, set.All(), catalogue)
+	if err != nil {
+		return result, fmt.Errorf("--cluster: %w", err)
+	}
+	for _, pb := range set.All() {
+		if lacks := missing[pb.Name]; len(lacks) > 0 {
+			result.Problems = append(result.Problems, playbooks.Problem{File: pb.File, Line: 1, Column: 1, Path: "spec.serviceAccountName",
+				Message: "the cluster does not let " + cmp.Or(pb.ServiceAccountName, kubernetes.DefaultServiceAccountName, "alertmedic") + " " +
+					strings.Join(lacks, ", ") + ": grant what `alertmedic rbac` prints"})
+		}
+	}
 	return result, nil
 }
 

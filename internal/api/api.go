@@ -71,6 +71,8 @@ type Check struct {
 	// Check returns why the service is not ready. Its text is public: it must
 	// hold no secret.
 	Check func(ctx context.Context) error
+	// Advisory says that a failure is shown and leaves the service ready.
+	Advisory bool
 }
 
 // Options are the parts of an API. All are required but those that say what

@@ -53,8 +53,8 @@ func (a *API) ready(ctx context.Context, _ *struct{}) (*readyOutput, error) {
 		})
 	}
 	wg.Wait()
-	for _, r := range out.Body.Checks {
-		if !r.OK {
+	for i, r := range out.Body.Checks {
+		if !r.OK && !a.Ready[i].Advisory {
 			out.Status, out.Body.Ready = http.StatusServiceUnavailable, false
 		}
 	}

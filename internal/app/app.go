@@ -85,6 +85,7 @@ type app struct {
 	api       *api.API
 	engine    *engine.Engine
 	deliverer *notify.Deliverer
+	rights    *rights
 	stopping  atomic.Bool
 }
 
@@ -272,6 +273,9 @@ func (a *app) start(ctx context.Context, pace Pace) error {
 	}
 	c := a.cfg
 	var err error
+	if a.rights, err = newRights(a.registry); err != nil {
+		return err
+	}
 	a.engine, err = engine.New(engine.Options{
 		Store: a.store, Cluster: a.kube, Actions: a.actions, Sources: sources, Reporter: a.newReporter(), Playbooks: a.playbooks.Current,
 		Matched: receiver.Matched(c.Safety.ExpireAfter), Limits: c.LimitsFor, Mode: c.Safety.Mode, ExpireAfter: c.Safety.ExpireAfter,
@@ -325,6 +329,7 @@ func (a *app) run(ctx context.Context, reload <-chan struct{}) error {
 	g.Go(func() error { return a.checkpoints(ctx) })
 	g.Go(func() error { return a.presence(ctx) })
 	g.Go(func() error { return a.retention(ctx) })
+	g.Go(func() error { return a.reviewRights(ctx) })
 	g.Go(func() error {
 		if err := a.kube.Ping(ctx); err != nil && ctx.Err() == nil {
 			a.log.Warn("the cluster does not answer; webhooks are kept, and what they ask for waits until it does: see kubernetes in the configuration", "err", err)

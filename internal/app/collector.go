@@ -21,7 +21,7 @@ type stateCollector struct {
 
 func newStateCollector(s *store.Store) *stateCollector {
 	return &stateCollector{store: s,
-		runs:     prometheus.NewDesc("alertmedic_runs", "Runs that have not ended, by phase, what they wait for and playbook.", []string{"phase", "wait", "playbook"}, nil),
+		runs:     prometheus.NewDesc("alertmedic_runs", "Runs that have not ended, by phase, what they wait for, the reason of the guard that holds them, and playbook.", []string{"phase", "wait", "reason", "playbook"}, nil),
 		sealed:   prometheus.NewDesc("alertmedic_journal_sealed_seq", "The last sealed entry of the journal.", nil, nil),
 		unsealed: prometheus.NewDesc("alertmedic_journal_unsealed_entries", "Entries of the journal that wait for their place in the chain.", nil, nil),
 		outbox:   prometheus.NewDesc("alertmedic_outbox_messages", "Messages that wait for delivery, by channel.", []string{"channel"}, nil),
@@ -51,7 +51,7 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 		if n.Phase == store.Done {
 			continue
 		}
-		ch <- prometheus.MustNewConstMetric(c.runs, prometheus.GaugeValue, float64(count), string(n.Phase), string(n.Wait), n.Playbook)
+		ch <- prometheus.MustNewConstMetric(c.runs, prometheus.GaugeValue, float64(count), string(n.Phase), string(n.Wait), n.Reason, n.Playbook)
 	}
 	seq, _, err := c.store.LastSealed(ctx)
 	if err != nil {

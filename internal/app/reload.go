@@ -40,6 +40,7 @@ func (a *app) reloaded(res playbooks.Result) {
 		if err := a.snapshotPlaybooks(ctx); err != nil {
 			a.log.Error("store the snapshots of the playbooks; candidates of new ones are refused until it succeeds", "err", err)
 		}
+		a.rights.again()
 	}
 	if err := a.journal(ctx, en); err != nil {
 		a.log.Error("journal the reload", "err", err)

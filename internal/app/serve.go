@@ -111,5 +111,6 @@ func (a *app) checks() []api.Check {
 			return nil
 		}},
 		{Name: "store", Check: a.store.Ping},
+		{Name: "rights", Check: func(context.Context) error { return a.rights.err() }, Advisory: true},
 	}
 }

@@ -236,7 +236,7 @@ func (w *work) decided(d guard.Decision, all []guard.Decision, sub guard.Subject
 		if d.Reason == guard.ReasonCooldown {
 			wait = store.WaitCooldown
 		}
-		w.run.DueAt, w.run.Wait = d.RetryAt, wait
+		w.run.DueAt, w.run.Wait, w.run.Reason = d.RetryAt, wait, string(d.Reason)
 		if !w.st.Mutated && w.run.ExpiresAt.After(w.now) && w.run.DueAt.After(w.run.ExpiresAt) {
 			w.run.DueAt = w.run.ExpiresAt // end as expired on time, not late
 		}
@@ -315,7 +315,7 @@ func (w *work) planText() string {
 
 // intend writes the intent of step s; the call follows the commit.
 func (w *work) intend(s store.Step, spec action.Spec, plan action.Plan, ev guard.Evidence, fresh bool, entries []journal.Entry) store.Transition {
-	w.run.Phase, w.run.Wait, w.run.Message = store.Active, store.WaitNone, plan.Summary
+	w.run.Phase, w.run.Wait, w.run.Reason, w.run.Message = store.Active, store.WaitNone, "", plan.Summary
 	if w.run.AdmittedAt.IsZero() {
 		w.run.AdmittedAt = w.now
 	}

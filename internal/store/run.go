@@ -116,6 +116,7 @@ func (s *Store) Runs(ctx context.Context, f RunFilter, p Page) (items []Run, nex
 type RunCount struct {
 	Phase    Phase
 	Wait     Wait
+	Reason   string // of the guard that holds it, "" for none
 	Playbook string
 }
 
@@ -125,10 +126,10 @@ func (s *Store) CountRuns(ctx context.Context) (map[RunCount]int, error) {
 	_, err := collect(ctx, s.read, func(r scanner) (struct{}, error) {
 		var k RunCount
 		var n int
-		err := r.Scan(&k.Phase, &k.Wait, &k.Playbook, &n)
+		err := r.Scan(&k.Phase, &k.Wait, &k.Reason, &k.Playbook, &n)
 		out[k] = n
 		return struct{}{}, err
-	}, "SELECT phase, wait, playbook, count(*) FROM runs WHERE phase <> 'done' GROUP BY phase, wait, playbook")
+	}, "SELECT phase, wait, reason, playbook, count(*) FROM runs WHERE phase <> 'done' GROUP BY phase, wait, reason, playbook")
 	if err != nil {
 		return nil, s.wrap("count the runs", err)
 	}
