@@ -63,7 +63,7 @@ func (cl *cli) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{fmt.Errorf("%w%s", err, suggestFlag(cmd, err))}
 	})
-	root.AddCommand(cl.serveCommand(), cl.checkCommand(), cl.rbacCommand(), cl.actionsCommand(), cl.runsCommand(), cl.logCommand(),
+	root.AddCommand(cl.serveCommand(), cl.checkCommand(), cl.explainCommand(), cl.planCommand(), cl.rbacCommand(), cl.actionsCommand(), cl.runsCommand(), cl.logCommand(),
 		cl.decideCommand(true), cl.decideCommand(false), cl.pauseCommand(), cl.resumeCommand(),
 		cl.backupCommand(), cl.restoreCommand(), cl.verifyCommand(), cl.versionCommand())
 	root.InitDefaultHelpCmd()

@@ -83,6 +83,8 @@ type Options struct {
 	Playbooks func() *playbooks.Set
 	// Reload reads playbooks and tokens again; nil answers that it cannot.
 	Reload func(ctx context.Context) error
+	// Explain says what would become of an alert; nil answers that it cannot.
+	Explain Explainer
 	// Backup writes a snapshot of the database; nil answers that it cannot.
 	Backup func(ctx context.Context, w io.Writer) error
 	// Ready are checked by /-/ready; none means always ready.
@@ -141,6 +143,7 @@ func New(router chi.Router, o Options) (*API, error) {
 		a.registerLog()
 		a.registerPlaybooks()
 		a.registerPauses()
+		a.registerExplain()
 		a.registerOperations()
 		a.registerBackup()
 	})

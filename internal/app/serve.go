@@ -91,7 +91,8 @@ func (a *app) routes(hook *receiver.Receiver) (http.Handler, error) {
 	r.Handle("/metrics", promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{Registry: a.registry, MaxRequestsInFlight: maxScrapes}))
 	people, err := api.New(r, api.Options{Store: a.store, Playbooks: a.playbooks.Current, Auth: a.auth, Logger: a.log, Version: a.version,
 		Reload: func(ctx context.Context) error { _, err := a.Reload(ctx); return err }, Ready: a.checks(),
-		Backup: a.backup})
+		Explain: a.engine.Explain,
+		Backup:  a.backup})
 	if err != nil {
 		return nil, fmt.Errorf("mount the API: %w", err)
 	}

@@ -33,13 +33,7 @@ func (w *work) admit(ctx context.Context, i int, fresh bool) error {
 	}
 	subject := w.subject(s, spec, plan)
 	evidence := w.gather(ctx, subject)
-	limits := subject.Limits
-	query := guard.Query{
-		RunID: w.run.ID, AttemptKey: w.run.AttemptKey, Since: evidence.ObservedAt,
-		PastSince:     w.now.Add(-max(limits.AttemptsWindow, limits.CooldownAfterFailure, limits.CooldownAfterSuccess)),
-		ReservedSince: w.now.Add(-limits.RemoveWindow), StormSince: w.now.Add(-limits.StormWindow), StormLimit: limits.StormRuns,
-		Scopes: guard.Scopes(subject),
-	}
+	query := w.query(subject, evidence)
 	before := *w // what decide changes is undone when the transaction fails
 	var decision guard.Decision
 	var sent store.Transition
@@ -81,6 +75,17 @@ func (w *work) admit(ctx context.Context, i int, fresh bool) error {
 		return w.simulate(ctx)
 	}
 	return nil
+}
+
+// query says what the guards must know of the store about a subject.
+func (w *work) query(s guard.Subject, e guard.Evidence) guard.Query {
+	l := s.Limits
+	return guard.Query{
+		RunID: w.run.ID, AttemptKey: w.run.AttemptKey, Since: e.ObservedAt,
+		PastSince:     w.now.Add(-max(l.AttemptsWindow, l.CooldownAfterFailure, l.CooldownAfterSuccess)),
+		ReservedSince: w.now.Add(-l.RemoveWindow), StormSince: w.now.Add(-l.StormWindow), StormLimit: l.StormRuns,
+		Scopes: guard.Scopes(s),
+	}
 }
 
 // subject says what asks for admission.

@@ -18,6 +18,7 @@ import (
 	"github.com/alertmedic/alertmedic/internal/api"
 	"github.com/alertmedic/alertmedic/internal/guard"
 	"github.com/alertmedic/alertmedic/internal/journal"
+	"github.com/alertmedic/alertmedic/internal/simulate"
 	"github.com/alertmedic/alertmedic/internal/store"
 )
 
@@ -171,6 +172,15 @@ func (c *Client) Pauses(ctx context.Context) ([]guard.Pause, error) {
 	var out api.PauseList
 	err := c.do(ctx, http.MethodGet, "/api/v1/pauses", nil, nil, &out)
 	return out.Items, err
+}
+
+// Explain asks what would become of an alert.
+func (c *Client) Explain(ctx context.Context, r simulate.ExplainRequest) (*simulate.Explanation, error) {
+	var out simulate.Explanation
+	if err := c.do(ctx, http.MethodPost, "/api/v1/explain", nil, r, &out); err != nil {
+		return nil, err
+	}
+	return &out, nil
 }
 
 // Log lists one page of the remediation log.

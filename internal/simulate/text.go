@@ -1,0 +1,121 @@
+package simulate
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/alertmedic/alertmedic/internal/guard"
+)
+
+// WriteText writes the explanation for people.
+func (e *Explanation) WriteText(w io.Writer) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Alert:    %s\n", labelText(e.Labels))
+	fmt.Fprintf(&b, "Source:   %s, cluster %s\n", e.Source, e.Cluster)
+	state := string(e.Alert.State)
+	if e.Alert.By != "" {
+		state += " (" + e.Alert.By + ")"
+	}
+	fmt.Fprintf(&b, "State:    %s, as read at %s\n", state, e.At.UTC().Format(time.RFC3339))
+	if len(e.Playbooks) == 0 {
+		b.WriteString("\nNo playbook is loaded.\n")
+	}
+	for i := range e.Playbooks {
+		e.Playbooks[i].text(&b)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func (p *Considered) text(b *strings.Builder) {
+	fmt.Fprintf(b, "\nPlaybook %s %s\n", p.Name, p.Acts())
+	if !p.Matched {
+		return
+	}
+	if p.Target != nil {
+		fmt.Fprintf(b, "  Target:  %s\n", p.Target)
+		if p.Resolution != "" {
+			fmt.Fprintf(b, "           %s\n", p.Resolution)
+		}
+	}
+	for _, r := range p.Remedies {
+		if !r.Applies {
+			fmt.Fprintf(b, "  Remedy %s does not apply: %s\n", r.Name, r.Why)
+			continue
+		}
+		fmt.Fprintf(b, "  Remedy %s\n", r.Name)
+		r.steps(b, "    ")
+	}
+	if len(p.Guards) > 0 {
+		b.WriteString("  Guards:\n")
+		width := 0
+		for _, d := range p.Guards {
+			width = max(width, len(d.Guard))
+		}
+		for _, d := range p.Guards {
+			line := fmt.Sprintf("    %-*s  %s", width, d.Guard, d.Verdict)
+			if d.Verdict != guard.Admit {
+				line += " (" + string(d.Reason) + "): " + d.Message
+				if !d.RetryAt.IsZero() {
+					line += "; asked again at " + d.RetryAt.UTC().Format(time.RFC3339)
+				}
+			}
+			b.WriteString(line + "\n")
+		}
+	}
+}
+
+func (r *PlannedRemedy) steps(b *strings.Builder, indent string) {
+	if r.Why != "" {
+		fmt.Fprintf(b, "%scannot be planned: %s\n", indent, r.Why)
+	}
+	for _, s := range r.Steps {
+		summary := s.Summary
+		if s.Noop {
+			summary += " (nothing to do)"
+		}
+		fmt.Fprintf(b, "%s%s (%s): %s\n", indent, s.Name, s.Action, summary)
+		for line := range strings.Lines(s.Diff) {
+			fmt.Fprintf(b, "%s  %s\n", indent, strings.TrimRight(line, "\n"))
+		}
+	}
+}
+
+// WritePlan writes the diffs alone: of each playbook that matches, the remedies
+// that apply.
+func (e *Explanation) WritePlan(w io.Writer) error {
+	var b strings.Builder
+	for i := range e.Playbooks {
+		p := &e.Playbooks[i]
+		if !p.Matched {
+			continue
+		}
+		if p.Target == nil || p.SupersededBy != "" {
+			fmt.Fprintf(&b, "# %s %s\n", p.Name, p.Acts())
+			continue
+		}
+		for _, r := range p.Remedies {
+			if r.Applies {
+				fmt.Fprintf(&b, "# %s/%s on %s\n", p.Name, r.Name, p.Target)
+				r.steps(&b, "")
+			}
+		}
+	}
+	if b.Len() == 0 {
+		b.WriteString("# no playbook matches; `alertmedic explain` says why\n")
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func labelText(labels map[string]string) string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(labels)) {
+		out = append(out, fmt.Sprintf("%s=%q", name, labels[name]))
+	}
+	return strings.Join(out, ", ")
+}
