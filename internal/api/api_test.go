@@ -23,6 +23,7 @@ import (
 	"github.com/alertmedic/alertmedic/internal/api"
 	"github.com/alertmedic/alertmedic/internal/api/apitest"
 	"github.com/alertmedic/alertmedic/internal/journal"
+	"github.com/alertmedic/alertmedic/internal/simulate"
 	"github.com/alertmedic/alertmedic/internal/store"
 )
 
@@ -105,7 +106,15 @@ func ask(t *testing.T, base, token, line, body string, headers ...string) answer
 // What each request is answered, and to whom.
 func TestAPI_statusTable(t *testing.T) {
 	t.Parallel()
-	srv := apitest.Server(t, sample(), func(o *api.Options) { o.Reload = func(context.Context) error { return nil } })
+	srv := apitest.Server(t, sample(), func(o *api.Options) {
+		o.Reload = func(context.Context) error { return nil }
+		o.Explain = func(_ context.Context, r simulate.ExplainRequest) (*simulate.Explanation, error) {
+			if r.Playbook != "" {
+				return nil, fmt.Errorf("%w: no playbook %q is loaded", store.ErrNotFound, r.Playbook)
+			}
+			return &simulate.Explanation{Labels: r.Labels}, nil
+		}
+	})
 	const decide, pause = `{"planHash":"9f3c"}`, `{"scope":"global","why":"deploy"}`
 	for _, c := range []struct {
 		token, line, body string
@@ -150,6 +159,10 @@ func TestAPI_statusTable(t *testing.T) {
 		{apitest.Admin, "POST /api/v1/pauses", pause, 200, ""},
 		{apitest.Admin, "DELETE /api/v1/pauses?scope=global&why=done", "", 200, ""},
 		{apitest.Admin, "POST /-/reload", "", 200, ""},
+		{apitest.Viewer, "POST /api/v1/explain", `{"labels":{"alertname":"A"}}`, 200, ""},
+		{apitest.Viewer, "POST /api/v1/explain", `{"labels":{}}`, 422, "labels is empty"},
+		{apitest.Viewer, "POST /api/v1/explain", `{"labels":{"alertname":"A"},"playbook":"nope"}`, 404, "no playbook"},
+		{apitest.Sender, "POST /api/v1/explain", `{"labels":{"alertname":"A"}}`, 403, "does not have the role view"},
 		{"", "GET /-/healthy", "", 200, ""},
 		{"", "GET /-/ready", "", 200, ""},
 		{apitest.Viewer, "DELETE /api/v1/runs", "", 405, ""},

@@ -56,10 +56,24 @@ func (e *Engine) Explain(ctx context.Context, r simulate.ExplainRequest) (*simul
 		out.Playbooks = append(out.Playbooks, p)
 	}
 	if r.Playbook != "" && len(out.Playbooks) == 0 {
-		return nil, fmt.Errorf("%w: no playbook %q is loaded; `alertmedic check` says what is wrong with those that are not", store.ErrNotFound, r.Playbook)
+		return nil, fmt.Errorf("%w: no playbook %q is loaded, only %s; `alertmedic check` says what is wrong with those that are not",
+			store.ErrNotFound, r.Playbook, e.loaded())
 	}
 	e.settle(out.Playbooks)
 	return out, nil
+}
+
+// loaded names the playbooks there are, the first twenty of many.
+func (e *Engine) loaded() string {
+	const most = 20
+	var names []string
+	for _, pb := range e.Playbooks().All() {
+		names = append(names, pb.Name)
+	}
+	if len(names) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	}
+	return cmp.Or(strings.Join(names, ", "), "none")
 }
 
 func (e *Engine) sourceNamed(name string) (Source, error) {
@@ -104,7 +118,7 @@ func (e *Engine) explain(ctx context.Context, pb *playbooks.Playbook, src Source
 	switch {
 	case err != nil:
 		out.Matched, out.Why = true, err.Error()
-		return out, nil
+		return out, nil //nolint:nilerr // that it could not be told is the answer
 	case res.Run == nil:
 		out.Matched, out.Why = !strings.HasPrefix(res.Reason, "condition"), res.Reason+": "+res.Message
 		return out, nil

@@ -95,6 +95,7 @@ func TestExplainNamesWhatIsNotThere(t *testing.T) {
 	w := setup(t, doc("restart", restart))
 	_, err := w.engine.Explain(t.Context(), simulate.ExplainRequest{Labels: aboutWeb.Labels, Playbook: "restrat"})
 	require.ErrorIs(t, err, store.ErrNotFound)
+	require.ErrorContains(t, err, `no playbook "restrat" is loaded, only restart;`)
 	_, err = w.engine.Explain(t.Context(), simulate.ExplainRequest{Labels: aboutWeb.Labels, Source: "nobody"})
 	require.ErrorIs(t, err, store.ErrNotFound)
 	gone := w.explain(simulate.ExplainRequest{Labels: map[string]string{"alertname": "Broken", "target": "gone"}})

@@ -3,7 +3,9 @@
 package simulate
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -34,7 +36,7 @@ func ParseAlerts(data []byte) ([]ExplainRequest, error) {
 		Alerts []ExplainRequest `json:"alerts"`
 	}
 	if err := json.Unmarshal(data, &doc); err != nil {
-		return nil, fmt.Errorf("the alert is not JSON: %w; write {\"labels\": {\"alertname\": \"...\"}}, or the labels alone", err)
+		return nil, fmt.Errorf("the alert is not JSON%s: %w; write {\"labels\": {\"alertname\": \"...\"}}, or the labels alone", where(data, err), err)
 	}
 	switch {
 	case len(doc.Alerts) > 0:
@@ -47,6 +49,23 @@ func ParseAlerts(data []byte) ([]ExplainRequest, error) {
 		return nil, fmt.Errorf("the alert has no labels: write {\"labels\": {\"alertname\": \"...\"}}, or the labels alone")
 	}
 	return []ExplainRequest{{Labels: labels}}, nil
+}
+
+// where says at which line and column JSON is wrong, "" when that is not known.
+func where(data []byte, err error) string {
+	var offset int64
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &syntax):
+		offset = syntax.Offset
+	case errors.As(err, &kind):
+		offset = kind.Offset
+	default:
+		return ""
+	}
+	before := data[:min(max(offset, 0), int64(len(data)))]
+	return fmt.Sprintf(" at %d:%d", bytes.Count(before, []byte("\n"))+1, len(before)-bytes.LastIndexByte(before, '\n')-1)
 }
 
 // Explanation is what would become of an alert, at the time it was asked.

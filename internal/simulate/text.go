@@ -39,7 +39,7 @@ func (p *Considered) text(b *strings.Builder) {
 	if p.Target != nil {
 		fmt.Fprintf(b, "  Target:  %s\n", p.Target)
 		if p.Resolution != "" {
-			fmt.Fprintf(b, "           %s\n", p.Resolution)
+			fmt.Fprintf(b, "           %s\n", strings.ReplaceAll(p.Resolution, "; ", "\n           "))
 		}
 	}
 	for _, r := range p.Remedies {
