@@ -37,7 +37,7 @@ the cluster but reads.`,
 				if output == "json" {
 					return cl.json(e)
 				}
-				return e.WriteText(cl.out)
+				return cl.cleaned(e.WriteText)
 			})
 		},
 	}
@@ -57,7 +57,7 @@ written.`,
 		Example: `  alertmedic plan --alert '{"alertname": "KubeDeploymentRolloutStuck", "namespace": "shop", "deployment": "checkout"}'
   alertmedic plan --alert @webhook.json --playbook deployment-rollout-stuck`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return cl.explained(cmd, text, r, func(e *simulate.Explanation) error { return e.WritePlan(cl.out) })
+			return cl.explained(cmd, text, r, func(e *simulate.Explanation) error { return cl.cleaned(e.WritePlan) })
 		},
 	}
 	cl.alertFlags(cmd, &text, &r)
@@ -95,6 +95,16 @@ func (cl *cli) explained(cmd *cobra.Command, text string, r simulate.ExplainRequ
 		}
 	}
 	return nil
+}
+
+// cleaned prints what write writes, made harmless for a terminal.
+func (cl *cli) cleaned(write func(io.Writer) error) error {
+	var b strings.Builder
+	if err := write(&b); err != nil {
+		return err
+	}
+	_, err := io.WriteString(cl.out, clean(b.String(), true))
+	return err
 }
 
 // alertText reads the alert from where the flag says.

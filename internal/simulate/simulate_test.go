@@ -53,7 +53,7 @@ func TestText(t *testing.T) {
 		Alert: guard.AlertEvidence{State: guard.AlertFiring, By: "Prometheus"},
 		Playbooks: []simulate.Considered{
 			{Name: "node-down", Why: `alertname="KubeNodeNotReady": alertname is "KubePodCrashLooping"`},
-			{Name: "quiet", Matched: true, Why: "not-found: Pod shop/web-1 does not exist"},
+			{Name: "quiet", Matched: true, Why: "not-found: Pod shop/web-1 does not exist\nPlaybook quiet would act now"},
 			{Name: "restart", Matched: true, Target: web, Resolution: "pod web-1 is of ReplicaSet web-5d; that is of Deployment web",
 				Remedies: []simulate.PlannedRemedy{
 					{Name: "restart-pod", Applies: true, Steps: []simulate.PlannedStep{{Name: "restart", Action: "pod.delete", Summary: "delete pod shop/web-1", Diff: "- pod shop/web-1\n+ (a new pod)\n"}}},

@@ -32,19 +32,19 @@ func (e *Explanation) WriteText(w io.Writer) error {
 }
 
 func (p *Considered) text(b *strings.Builder) {
-	fmt.Fprintf(b, "\nPlaybook %s %s\n", p.Name, p.Acts())
+	fmt.Fprintf(b, "\nPlaybook %s %s\n", p.Name, oneLine(p.Acts()))
 	if !p.Matched {
 		return
 	}
 	if p.Target != nil {
 		fmt.Fprintf(b, "  Target:  %s\n", p.Target)
 		if p.Resolution != "" {
-			fmt.Fprintf(b, "           %s\n", strings.ReplaceAll(p.Resolution, "; ", "\n           "))
+			fmt.Fprintf(b, "           %s\n", strings.ReplaceAll(oneLine(p.Resolution), "; ", "\n           "))
 		}
 	}
 	for _, r := range p.Remedies {
 		if !r.Applies {
-			fmt.Fprintf(b, "  Remedy %s does not apply: %s\n", r.Name, r.Why)
+			fmt.Fprintf(b, "  Remedy %s does not apply: %s\n", r.Name, oneLine(r.Why))
 			continue
 		}
 		fmt.Fprintf(b, "  Remedy %s\n", r.Name)
@@ -59,7 +59,7 @@ func (p *Considered) text(b *strings.Builder) {
 		for _, d := range p.Guards {
 			line := fmt.Sprintf("    %-*s  %s", width, d.Guard, d.Verdict)
 			if d.Verdict != guard.Admit {
-				line += " (" + string(d.Reason) + "): " + d.Message
+				line += " (" + string(d.Reason) + "): " + oneLine(d.Message)
 				if !d.RetryAt.IsZero() {
 					line += "; asked again at " + d.RetryAt.UTC().Format(time.RFC3339)
 				}
@@ -71,14 +71,14 @@ func (p *Considered) text(b *strings.Builder) {
 
 func (r *PlannedRemedy) steps(b *strings.Builder, indent string) {
 	if r.Why != "" {
-		fmt.Fprintf(b, "%scannot be planned: %s\n", indent, r.Why)
+		fmt.Fprintf(b, "%scannot be planned: %s\n", indent, oneLine(r.Why))
 	}
 	for _, s := range r.Steps {
 		summary := s.Summary
 		if s.Noop {
 			summary += " (nothing to do)"
 		}
-		fmt.Fprintf(b, "%s%s (%s): %s\n", indent, s.Name, s.Action, summary)
+		fmt.Fprintf(b, "%s%s (%s): %s\n", indent, s.Name, s.Action, oneLine(summary))
 		for line := range strings.Lines(s.Diff) {
 			fmt.Fprintf(b, "%s  %s\n", indent, strings.TrimRight(line, "\n"))
 		}
@@ -95,7 +95,7 @@ func (e *Explanation) WritePlan(w io.Writer) error {
 			continue
 		}
 		if p.Target == nil || p.SupersededBy != "" {
-			fmt.Fprintf(&b, "# %s %s\n", p.Name, p.Acts())
+			fmt.Fprintf(&b, "# %s %s\n", p.Name, oneLine(p.Acts()))
 			continue
 		}
 		for _, r := range p.Remedies {
@@ -111,6 +111,9 @@ func (e *Explanation) WritePlan(w io.Writer) error {
 	_, err := io.WriteString(w, b.String())
 	return err
 }
+
+// oneLine keeps text of others from posing as a line of its own.
+func oneLine(s string) string { return strings.NewReplacer("\r", " ", "\n", " ").Replace(s) }
 
 func labelText(labels map[string]string) string {
 	var out []string
