@@ -143,7 +143,7 @@ func (w *work) gather(ctx context.Context, s guard.Subject) guard.Evidence {
 		ev.Target.Touched = &touched
 	}
 	if s.Mutating {
-		ev.Alert = w.alertState(ctx, time.Time{})
+		ev.Alert = w.alertState(ctx, w.lastSeen())
 	}
 	if s.Mutating && s.Mode == guard.Auto {
 		src := w.e.Sources[w.run.Source]
@@ -187,6 +187,16 @@ func (w *work) firingSince() time.Time {
 		}
 	}
 	return since
+}
+
+// lastSeen is when the latest of the run's alerts was last reported. What was read
+// before that knows nothing of it.
+func (w *work) lastSeen() time.Time {
+	var latest time.Time
+	for _, c := range w.cands {
+		latest = maxTime(latest, c.Episode.LastSeen)
+	}
+	return latest
 }
 
 // alertState reads the alerts of all candidates: one that fires makes the run's

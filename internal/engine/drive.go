@@ -69,6 +69,10 @@ func (e *Engine) drive(ctx context.Context, run store.Run) {
 	}
 }
 
+// planRetry is the longest wait of a run that has not changed anything: a short
+// outage must not cost an alert minutes.
+const planRetry = 15 * time.Second
+
 // giveBack releases a run after a failure of the machinery, with back-off.
 func (w *work) giveBack(ctx context.Context, cause error) {
 	if !w.alive || w.now.IsZero() {
@@ -78,6 +82,9 @@ func (w *work) giveBack(ctx context.Context, cause error) {
 	w.st.Backoffs++
 	w.run.Message = cause.Error()
 	due := w.now.Add(w.e.backoff(w.st.Backoffs))
+	if !w.st.Mutated && due.After(w.now.Add(planRetry)) {
+		due = w.now.Add(planRetry)
+	}
 	if !w.st.Mutated && w.run.ExpiresAt.After(w.now) && due.After(w.run.ExpiresAt) {
 		due = w.run.ExpiresAt // end as expired on time, not late
 	}

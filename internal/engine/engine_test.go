@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -535,4 +536,28 @@ func TestUnhealthyBudgetOfNodes(t *testing.T) {
 	require.Empty(t, w.calls)
 	require.Equal(t, store.Expired, run.Outcome)
 	require.Contains(t, run.Message, "unhealthy-budget")
+}
+
+// What decides about a change is not older than the report that asked for it: an
+// answer from before knows nothing of the alert.
+func TestTheStateOfAnAlertIsNotOlderThanItsReport(t *testing.T) {
+	t.Parallel()
+	w := setup(t, doc("restart", restart))
+	asked := make(chan time.Time, 10)
+	w.engine.Sources["am"] = Source{Name: "am", Cluster: "c1", Reader: since{w, asked}}
+	reported := w.now
+	w.fire("web")
+	w.work()
+	require.Equal(t, reported, <-asked)
+}
+
+// since notes from when on an answer may be.
+type since struct {
+	*world
+	asked chan time.Time
+}
+
+func (s since) State(ctx context.Context, a alert.Alert, since time.Time) guard.AlertEvidence {
+	s.asked <- since
+	return s.world.State(ctx, a, since)
 }

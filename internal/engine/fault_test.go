@@ -70,7 +70,7 @@ type evaluating struct {
 }
 
 func (p evaluating) State(_ context.Context, _ alert.Alert, since time.Time) guard.AlertEvidence {
-	if since.IsZero() {
+	if len(p.calls) == 0 {
 		return guard.AlertEvidence{State: guard.AlertFiring}
 	}
 	if since.After(p.wall()) {

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -191,6 +192,17 @@ func (t *txn) joinOrCreate(ctx context.Context, c Candidate, r Resolution, res *
 	default:
 		if !run.IntentAt.IsZero() {
 			res.Attached, kind = true, journal.RunAttached
+		}
+		if !res.Attached && run.Target.Pod == nil && r.Run.Target.Pod != nil {
+			// The alert before named the workload alone: this one says which pod is ill.
+			run.Target.Pod, run.Target.Container = r.Run.Target.Pod, r.Run.Target.Container
+			target, err := json.Marshal(run.Target)
+			if err != nil {
+				return fmt.Errorf("encode the target: %w", err)
+			}
+			if err := t.exec(ctx, "UPDATE runs SET target = $1 WHERE id = $2", string(target), run.ID); err != nil {
+				return fmt.Errorf("name the run's pod: %w", err)
+			}
 		}
 		if opened := c.Episode.OpenedAt; opened.Before(run.FiredAt) {
 			if err := t.exec(ctx, "UPDATE runs SET fired_at = $1 WHERE id = $2", micros(opened), run.ID); err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/alertmedic/alertmedic/internal/action"
 	"github.com/alertmedic/alertmedic/internal/journal"
 	"github.com/alertmedic/alertmedic/internal/store"
 )
@@ -52,6 +53,28 @@ func TestCandidatesJoinUntilTheFirstIntentAndAreAttachedAfter(t *testing.T) {
 			}
 		}
 		require.Equal(t, []journal.Kind{journal.RunCreated, journal.RunJoined, journal.StepIntent, journal.RunAttached, journal.RunEnded, journal.RunCreated}, kinds)
+	})
+}
+
+// A run that was made for a workload takes the pod that a later alert names, as
+// long as it has not begun; the first pod stays.
+func TestARunTakesThePodOfAnAlertThatJoins(t *testing.T) {
+	contract(t, func(t *testing.T, f *fixture) {
+		pb, web := playbook("a", 0), deployment("web")
+		f.accept(t, firing("x", pb))
+		f.pass(t, time.Minute)
+		f.accept(t, firing("y", pb), firing("z", pb))
+		cands := f.candidates(t, 10)
+		run := f.resolve(t, cands[0], web)
+		named := func(pod string) action.Target {
+			out := web
+			out.Pod, out.Container = &action.Ref{Kind: action.KindPod, Namespace: "shop", Name: pod, UID: "uid-" + pod}, "app"
+			return out
+		}
+		f.resolve(t, cands[1], named("web-1"))
+		require.Equal(t, named("web-1"), mustRun(t, f, run.RunID).Target)
+		f.resolve(t, cands[2], named("web-2"))
+		require.Equal(t, named("web-1"), mustRun(t, f, run.RunID).Target)
 	})
 }
 
