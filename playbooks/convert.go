@@ -89,6 +89,7 @@ func (c *conversion) playbook(doc *v1Document) *Playbook {
 		Target:             c.target(&spec.Target),
 		Mode:               guard.Mode(spec.Mode),
 		Limits:             c.limits(&spec.Limits),
+		limitsAt:           c.limitPlaces(),
 		OnResolve:          cmp.Or(OnResolve(spec.OnResolve), KeepOnResolve),
 		Notify:             Notify{SlackChannel: c.template(spec.Notify.Slack.Channel, "spec.notify.slack.channel")},
 	}
@@ -108,6 +109,9 @@ func (c *conversion) playbook(doc *v1Document) *Playbook {
 		p.Remedies = append(p.Remedies, c.remedy(&spec.Remedies[i], p, path))
 	}
 	c.reachable(p)
+	if p.OnResolve == RevertOnResolve && !c.anyReversible(spec.Remedies) {
+		c.warnf("spec.onResolve", "none of the actions can be reverted: this is the same as Keep")
+	}
 	return p
 }
 
@@ -290,10 +294,48 @@ func (c *conversion) limits(l *v1Limits) Limits {
 		HumanActivity:        c.duration(l.HumanActivity, "spec.limits.humanActivity", 0),
 		Rate: guard.Rate{Burst: c.count(l.Rate.Burst, "spec.limits.rate.burst"),
 			Every: c.duration(l.Rate.Every, "spec.limits.rate.every", 0)},
-		GitOps:             guard.GitOpsPolicy(l.GitOps),
-		MaxUnavailablePods: c.count(l.MaxUnavailable, "spec.limits.maxUnavailablePods"),
-		MaxUnhealthyNodes:  c.count(l.MaxUnhealthy, "spec.limits.maxUnhealthyNodes"),
+		GitOps:                    guard.GitOpsPolicy(l.GitOps),
+		MaxUnavailablePods:        c.count(l.MaxUnavailable, "spec.limits.maxUnavailablePods"),
+		MaxUnavailablePodsPercent: c.percent(l.MaxUnavailablePct, "spec.limits.maxUnavailablePodsPercent"),
+		MaxUnhealthyNodes:         c.count(l.MaxUnhealthy, "spec.limits.maxUnhealthyNodes"),
+		MaxUnhealthyNodesPercent:  c.percent(l.MaxUnhealthyPct, "spec.limits.maxUnhealthyNodesPercent"),
+		MaxNodesPerPool:           c.count(l.Velocity.MaxNodesPerPool, "spec.limits.velocity.maxNodesPerPool"),
+		MaxRemovePercent:          c.percent(l.Velocity.MaxRemovePercent, "spec.limits.velocity.maxRemovePercent"),
+		RemoveWindow:              c.duration(l.Velocity.Window, "spec.limits.velocity.window", 0),
+		MinReplicas:               c.count(l.Velocity.MinReplicas, "spec.limits.velocity.minReplicas"),
 	}
+}
+
+// anyReversible reports whether a step has an action that can be reverted, or one
+// that is not known.
+func (c *conversion) anyReversible(remedies []v1Remedy) bool {
+	for _, r := range remedies {
+		for _, s := range r.Steps {
+			if spec, ok := c.cat.Lookup(s.Action); !ok || spec.Reversible {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// limitPlaces keeps where limits were written, for those who compare them with
+// the configuration's.
+func (c *conversion) limitPlaces() map[string]position {
+	out := map[string]position{}
+	for path, at := range c.places {
+		if strings.HasPrefix(path, "spec.limits.") {
+			out[path] = at
+		}
+	}
+	return out
+}
+
+func (c *conversion) percent(n *int, path string) int {
+	if n != nil && *n > 100 && !c.reported(path) {
+		c.errorf(path, "must be at most 100: it is a percentage")
+	}
+	return c.count(n, path)
 }
 
 // count and duration refuse an explicit zero: it would silently mean the

@@ -38,6 +38,17 @@ type Playbook struct {
 	OnResolve          OnResolve
 	Remedies           []Remedy
 	Notify             Notify
+
+	limitsAt map[string]position // where each of spec.limits was written
+}
+
+// LimitAt is the line and column in File, from 1, of a field of the limits such
+// as "spec.limits.rate.burst"; those of the playbook if it was not written.
+func (p *Playbook) LimitAt(path string) (line, column int) {
+	if at, ok := p.limitsAt[path]; ok {
+		return at.line, at.column
+	}
+	return p.Line, 1
 }
 
 // TargetSpec declares what a playbook acts on. Name and Namespace are nil when
@@ -60,8 +71,17 @@ type Limits struct {
 	HumanActivity        time.Duration
 	Rate                 guard.Rate // of the playbook; a zero Burst or Every is no opinion
 	GitOps               guard.GitOpsPolicy
-	MaxUnavailablePods   int
-	MaxUnhealthyNodes    int
+	// Unhealthy budgets; a cap of both kinds is the tighter one.
+	MaxUnavailablePods        int
+	MaxUnavailablePodsPercent int
+	MaxUnhealthyNodes         int
+	MaxUnhealthyNodesPercent  int
+	// Velocity: nodes of a pool and percent of a workload's replicas taken away
+	// within RemoveWindow, and replicas that must stay.
+	MaxNodesPerPool  int
+	MaxRemovePercent int
+	RemoveWindow     time.Duration
+	MinReplicas      int
 }
 
 // OnResolve says what becomes of reversible changes when the target has healed.

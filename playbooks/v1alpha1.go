@@ -40,7 +40,7 @@ type (
 		Target             v1Target   `json:"target" jsonschema:"required"`
 		Mode               string     `json:"mode,omitempty" jsonschema:"enum=Observe,enum=Approve,enum=Auto,description=How much the playbook may do by itself; the configuration's default when left out."`
 		Limits             v1Limits   `json:"limits,omitempty"`
-		OnResolve          string     `json:"onResolve,omitempty" jsonschema:"enum=Keep,enum=Revert,default=Keep,description=What becomes of reversible changes when the target has healed: Keep them; or Revert them\, such as the cordon of a node."`
+		OnResolve          string     `json:"onResolve,omitempty" jsonschema:"enum=Keep,enum=Revert,default=Keep,description=What becomes of reversible changes when the target has healed: Keep them; or Revert them\\, such as the cordon of a node."`
 		Remedies           []v1Remedy `json:"remedies" jsonschema:"required,minItems=1,description=The ladder: the next one is tried when one did not heal."`
 		Notify             v1Notify   `json:"notify,omitempty"`
 	}
@@ -59,14 +59,24 @@ type (
 		FiringFor         *action.Duration `json:"firingFor,omitempty" jsonschema:"description=How long an alert must have fired before anything is changed; longer than the configuration's."`
 		HumanActivity     *action.Duration `json:"humanActivity,omitempty" jsonschema:"description=How long a target is left alone after a person changed it; longer than the configuration's."`
 		Rate              v1Rate           `json:"rate,omitempty"`
-		GitOps            string           `json:"gitOps,omitempty" jsonschema:"enum=Deny,enum=Approve,enum=Allow,description=What becomes of a change to fields that Argo CD\, Flux or Helm owns; may only be tighter than the configuration's."`
-		MaxUnavailable    *int             `json:"maxUnavailablePods,omitempty" jsonschema:"minimum=1,description=Pods of the workload that may be away\, the target included."`
-		MaxUnhealthy      *int             `json:"maxUnhealthyNodes,omitempty" jsonschema:"minimum=1,description=Nodes that may be away\, the target included."`
+		GitOps            string           `json:"gitOps,omitempty" jsonschema:"enum=Deny,enum=Approve,enum=Allow,description=What becomes of a change to fields that Argo CD\\, Flux or Helm owns; may only be tighter than the configuration's."`
+		MaxUnavailable    *int             `json:"maxUnavailablePods,omitempty" jsonschema:"minimum=1,description=Pods of the workload that may be away\\, the target included."`
+		MaxUnavailablePct *int             `json:"maxUnavailablePodsPercent,omitempty" jsonschema:"minimum=1,maximum=100,description=The same in percent of the workload's pods\\, rounded down\\, at least one."`
+		MaxUnhealthy      *int             `json:"maxUnhealthyNodes,omitempty" jsonschema:"minimum=1,description=Nodes that may be away\\, the target included."`
+		MaxUnhealthyPct   *int             `json:"maxUnhealthyNodesPercent,omitempty" jsonschema:"minimum=1,maximum=100,description=The same in percent of the nodes\\, rounded down\\, at least one."`
+		Velocity          v1Velocity       `json:"velocity,omitempty"`
 	}
 
 	v1Rate struct {
 		Burst *int             `json:"burst,omitempty" jsonschema:"minimum=1,description=Runs that may begin at once."`
 		Every *action.Duration `json:"every,omitempty" jsonschema:"description=The time after which one more may."`
+	}
+
+	v1Velocity struct {
+		MaxNodesPerPool  *int             `json:"maxNodesPerPool,omitempty" jsonschema:"minimum=1,description=Nodes of a pool that may be taken out of service within the window."`
+		MaxRemovePercent *int             `json:"maxRemovePercent,omitempty" jsonschema:"minimum=1,maximum=100,description=Percent of a workload's replicas that may be removed within the window\\, at least one."`
+		Window           *action.Duration `json:"window,omitempty"`
+		MinReplicas      *int             `json:"minReplicas,omitempty" jsonschema:"minimum=1,description=Replicas that must stay."`
 	}
 
 	v1Cooldown struct {

@@ -66,8 +66,10 @@ Without --cluster nothing is sent anywhere.`,
 func check(ctx context.Context, paths []string, configFile string, cluster bool) (checked, error) {
 	result := checked{Problems: playbooks.Problems{}}
 	var kubernetes *config.Kubernetes
+	var cfg *config.Config
 	if configFile != "" {
-		cfg, err := config.Load(configFile)
+		var err error
+		cfg, err = config.Load(configFile)
 		if problems, ok := located(err); ok {
 			for _, p := range problems.Problems {
 				result.Problems = append(result.Problems, playbooks.Problem{File: p.File, Line: p.Line, Column: p.Column, Path: p.Path, Message: p.Message})
@@ -96,6 +98,9 @@ func check(ctx context.Context, paths []string, configFile string, cluster bool)
 	set, problems := playbooks.Load(paths, playbooks.LoadOptions{Catalogue: catalogue})
 	result.Problems = append(result.Problems, problems...)
 	result.Playbooks = set.Len()
+	if cfg != nil {
+		result.Problems = append(result.Problems, compared(cfg, set)...)
+	}
 	if kubernetes == nil {
 		return result, nil
 	}
@@ -111,6 +116,35 @@ func check(ctx context.Context, paths []string, configFile string, cluster bool)
 		}
 	}
 	return result, nil
+}
+
+// compared warns of what playbooks and configuration say that does not fit
+// together.
+func compared(cfg *config.Config, set *playbooks.Set) playbooks.Problems {
+	var out playbooks.Problems
+	warn := func(file, path, message string, line, column int) {
+		out = append(out, playbooks.Problem{File: file, Line: line, Column: column, Path: path, Message: message, Warning: true})
+	}
+	known := map[string]bool{}
+	for _, pb := range set.All() {
+		known[pb.Name] = true
+		for _, l := range cfg.LooserThan(pb) {
+			line, column := pb.LimitAt(l.Path)
+			warn(pb.File, l.Path, l.Message, line, column)
+		}
+	}
+	if set.Len() == 0 {
+		return out // what is wrong with the playbooks is said already
+	}
+	for i, w := range cfg.Safety.Windows {
+		for _, name := range w.Playbooks {
+			if !known[name] {
+				warn(cfg.File, fmt.Sprintf("safety.windows[%d].playbooks", i),
+					fmt.Sprintf("the window %q is for the playbook %q, which is not there: correct the name, or it holds nothing", w.Name, name), 1, 1)
+			}
+		}
+	}
+	return out
 }
 
 func (cl *cli) printChecked(r checked, output string) error {

@@ -185,7 +185,8 @@ type Safety struct {
 	MaxConcurrentRunsPerPlaybook  int      `yaml:"maxConcurrentRunsPerPlaybook"`
 	Cooldown                      Cooldown `yaml:"cooldown"`
 	Attempts                      Attempts `yaml:"attempts"`
-	// ExpireAfter is how long after its alert a run may still start or work: 1h.
+	// ExpireAfter is how long after its alert a run may still start or work, for
+	// playbooks that do not say so themselves: 1h.
 	ExpireAfter time.Duration `yaml:"expireAfter"`
 	// FiringFor is how long an alert must have fired before anything is changed,
 	// the hysteresis of a flapping one; no wait by default, since rules have one.
@@ -211,6 +212,10 @@ type Safety struct {
 	// ProtectedSelectors are label selectors of pods whose nodes are protected:
 	// by default alertmedic, Alertmanager and Prometheus.
 	ProtectedSelectors []string `yaml:"protectedSelectors"`
+
+	// AllowLoosening names limits that a playbook may loosen, such as [attempts];
+	// none by default. Elsewhere the tighter of the two is in force.
+	AllowLoosening []string `yaml:"allowLoosening"`
 
 	// ParsedWindows are Windows as the guards know them.
 	ParsedWindows []guard.Window `yaml:"-"`

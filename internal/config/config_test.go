@@ -131,7 +131,6 @@ func TestLimitsFor(t *testing.T) {
 	looser := playbooks.Limits{MaxConcurrentRuns: 9, CooldownAfterSuccess: time.Minute, CooldownAfterFailure: time.Minute,
 		MaxAttempts: 99, AttemptsWindow: time.Minute, ExpireAfter: 9 * time.Hour}
 	require.Equal(t, want, cfg.LimitsFor(&playbooks.Playbook{Limits: looser}), "a playbook cannot loosen")
-	require.Equal(t, time.Hour, cfg.ExpireAfterFor(&playbooks.Playbook{Limits: looser}))
 
 	cfg.Safety.MaxConcurrentRunsPerPlaybook = 4
 	tighter := playbooks.Limits{MaxConcurrentRuns: 2, CooldownAfterSuccess: time.Hour, CooldownAfterFailure: 2 * time.Hour,
@@ -142,7 +141,6 @@ func TestLimitsFor(t *testing.T) {
 	require.Equal(t, 2*time.Hour, got.CooldownAfterFailure)
 	require.Equal(t, 1, got.MaxAttempts)
 	require.Equal(t, 48*time.Hour, got.AttemptsWindow)
-	require.Equal(t, time.Minute, cfg.ExpireAfterFor(&playbooks.Playbook{Limits: tighter}))
 
 	wider := playbooks.Limits{FiringFor: time.Nanosecond, HumanActivity: time.Minute, Rate: guard.Rate{Burst: 99, Every: time.Second},
 		GitOps: guard.GitOpsAllow, MaxUnavailablePods: 99, MaxUnhealthyNodes: 99}
@@ -163,7 +161,7 @@ func TestDefault_nonZero(t *testing.T) {
 	t.Parallel()
 	// What is more than a cap: rules wait before they fire, and windows and
 	// further controllers are the user's own.
-	optional := map[string]bool{"safety.FiringFor": true, "safety.Windows": true, "safety.ParsedWindows": true, "safety.HumanActivity.IgnoreManagers": true}
+	optional := map[string]bool{"safety.FiringFor": true, "safety.Windows": true, "safety.AllowLoosening": true, "safety.ParsedWindows": true, "safety.HumanActivity.IgnoreManagers": true}
 	var walk func(path string, v reflect.Value)
 	walk = func(path string, v reflect.Value) {
 		for i := range v.NumField() {

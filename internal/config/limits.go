@@ -1,23 +1,57 @@
 package config
 
 import (
-	"cmp"
+	"fmt"
+	"slices"
 	"time"
+
+	"github.com/prometheus/common/model"
 
 	"github.com/alertmedic/alertmedic/internal/guard"
 	"github.com/alertmedic/alertmedic/playbooks"
 )
 
+// Looser is a limit of a playbook that is looser than the configuration's, which
+// therefore stays in force.
+type Looser struct {
+	// Path is the field in the playbook, such as "spec.limits.attempts.max".
+	Path string
+	// Message says what stays in force and what to change.
+	Message string
+}
+
 // LimitsFor merges the caps of the configuration with those of a playbook. The
-// tighter one wins, so a playbook can never loosen what the operator set; what
-// a playbook leaves out (zero) is the configuration's. A nil playbook yields
-// the configuration's own.
+// tighter one wins, so a playbook loosens nothing but what safety.allowLoosening
+// names; what a playbook leaves out (zero) is the configuration's. A nil playbook
+// yields the configuration's own.
 func (c *Config) LimitsFor(pb *playbooks.Playbook) guard.Limits {
-	var own playbooks.Limits
-	if pb != nil {
-		own = pb.Limits
+	limits, _ := c.merge(pb)
+	return limits
+}
+
+// LooserThan returns what a playbook asks for in vain.
+func (c *Config) LooserThan(pb *playbooks.Playbook) []Looser {
+	_, refused := c.merge(pb)
+	return refused
+}
+
+func (c *Config) merge(pb *playbooks.Playbook) (guard.Limits, []Looser) {
+	l := c.Safety.limits()
+	if pb == nil {
+		return l, nil
 	}
-	s := c.Safety
+	var refused []Looser
+	for _, m := range merges(&l, pb.Limits) {
+		if was, loosened := m.apply(slices.Contains(c.Safety.AllowLoosening, m.group)); loosened {
+			refused = append(refused, Looser{Path: "spec.limits." + m.field, Message: fmt.Sprintf(
+				"is looser than the configuration's %s (%s), which stays in force: make it tighter, leave it out, or name %s in safety.allowLoosening", was, m.setting, m.group)})
+		}
+	}
+	return l, refused
+}
+
+// limits are the configuration's own.
+func (s *Safety) limits() guard.Limits {
 	limit := func(r Rate) guard.Rate {
 		if !s.Rate.Enabled {
 			return guard.Rate{Burst: guard.Off}
@@ -25,29 +59,29 @@ func (c *Config) LimitsFor(pb *playbooks.Playbook) guard.Limits {
 		return guard.Rate{Burst: r.Burst, Every: r.Every}
 	}
 	l := guard.Limits{
-		MaxConcurrentRuns:         lower(s.MaxConcurrentRunsPerPlaybook, own.MaxConcurrentRuns),
+		MaxConcurrentRuns:         s.MaxConcurrentRunsPerPlaybook,
 		MaxConcurrentGlobal:       s.MaxConcurrentRuns,
 		MaxConcurrentPerNamespace: s.MaxConcurrentRunsPerNamespace,
-		CooldownAfterSuccess:      max(s.Cooldown.AfterSuccess, own.CooldownAfterSuccess),
-		CooldownAfterFailure:      max(s.Cooldown.AfterFailure, own.CooldownAfterFailure),
-		MaxAttempts:               lower(s.Attempts.Max, own.MaxAttempts),
-		AttemptsWindow:            max(s.Attempts.Window, own.AttemptsWindow),
-		MaxUnhealthyNodes:         lower(s.Nodes.MaxUnhealthy, own.MaxUnhealthyNodes),
+		CooldownAfterSuccess:      s.Cooldown.AfterSuccess,
+		CooldownAfterFailure:      s.Cooldown.AfterFailure,
+		MaxAttempts:               s.Attempts.Max,
+		AttemptsWindow:            s.Attempts.Window,
+		MaxUnhealthyNodes:         s.Nodes.MaxUnhealthy,
 		MaxUnhealthyNodesPercent:  s.Nodes.MaxUnhealthyPercent,
 		Settle:                    s.Nodes.Settle,
 		Windows:                   s.ParsedWindows,
-		FiringFor:                 max(s.FiringFor, own.FiringFor),
-		HumanActivity:             max(s.HumanActivity.Within, own.HumanActivity),
-		GitOps:                    tightest(s.GitOps, own.GitOps),
+		FiringFor:                 s.FiringFor,
+		HumanActivity:             s.HumanActivity.Within,
+		GitOps:                    s.GitOps,
 		WatchdogAge:               s.Watchdog.MaxAge,
 		FailoverDwell:             s.FailoverDwell,
 		RateGlobal:                limit(s.Rate.Global),
 		RateNamespace:             limit(s.Rate.PerNamespace),
-		RatePlaybook:              tighter(limit(s.Rate.PerPlaybook), own.Rate),
+		RatePlaybook:              limit(s.Rate.PerPlaybook),
 		MaxConcurrentPerPool:      s.Nodes.MaxConcurrentPerPool,
 		MaxConcurrentPerZone:      s.Nodes.MaxConcurrentPerZone,
 		MaxZones:                  s.Nodes.MaxZones,
-		MaxUnavailablePods:        lower(s.Pods.MaxUnavailable, own.MaxUnavailablePods),
+		MaxUnavailablePods:        s.Pods.MaxUnavailable,
 		MaxUnavailablePodsPercent: s.Pods.MaxUnavailablePercent,
 		StormRuns:                 s.Storm.MaxRuns,
 		StormWindow:               s.Storm.Window,
@@ -59,7 +93,7 @@ func (c *Config) LimitsFor(pb *playbooks.Playbook) guard.Limits {
 		MinReplicas:               s.Velocity.MinReplicas,
 	}
 	if !s.HumanActivity.Enabled {
-		l.HumanActivity = cmp.Or(own.HumanActivity, guard.Off)
+		l.HumanActivity = guard.Off
 	}
 	if !s.Watchdog.Enabled {
 		l.WatchdogAge = guard.Off
@@ -70,41 +104,100 @@ func (c *Config) LimitsFor(pb *playbooks.Playbook) guard.Limits {
 	return l
 }
 
-// ExpireAfterFor is how long after its alert a run of the playbook may still
-// work: the shorter of the configuration's and the playbook's.
-func (c *Config) ExpireAfterFor(pb *playbooks.Playbook) time.Duration {
-	if pb == nil {
-		return c.Safety.ExpireAfter
-	}
-	return lower(c.Safety.ExpireAfter, pb.Limits.ExpireAfter)
+// merge is one field that a playbook may have an opinion on.
+type merge struct {
+	group   string // as in safety.allowLoosening
+	field   string // below spec.limits
+	setting string // of the configuration
+	// apply writes the playbook's value if it is tighter, or may be looser. Else,
+	// if it is looser, it reports true and the value that stays.
+	apply func(allowed bool) (stays string, refused bool)
 }
 
-// lower returns the smaller of a cap and an opinion on it; zero is no opinion.
-func lower[T int | time.Duration](limit, own T) T {
-	if own > 0 {
-		return min(limit, own)
-	}
-	return limit
-}
-
-// tighter is the rate of both: the smaller burst and the longer time. One that is
-// off has no opinion.
-func tighter(limit, own guard.Rate) guard.Rate {
-	if limit.Burst == guard.Off {
-		if own.Burst > 0 && own.Every > 0 {
-			return own
-		}
-		return limit
-	}
-	return guard.Rate{Burst: lower(limit.Burst, own.Burst), Every: max(limit.Every, own.Every)}
-}
-
-// tightest is the stricter of two policies; an empty one is no opinion.
-func tightest(a, b guard.GitOpsPolicy) guard.GitOpsPolicy {
-	for _, p := range []guard.GitOpsPolicy{guard.GitOpsDeny, guard.GitOpsApprove} {
-		if a == p || b == p {
-			return p
+func merges(l *guard.Limits, own playbooks.Limits) []merge {
+	rate := &l.RatePlaybook
+	off := rate.Burst == guard.Off
+	if off { // half a rate is none
+		if own.Rate.Burst < 1 || own.Rate.Every <= 0 {
+			own.Rate = guard.Rate{}
 		}
 	}
-	return a
+	return []merge{
+		{"maxConcurrentRuns", "maxConcurrentRuns", "safety.maxConcurrentRunsPerPlaybook", atMost(&l.MaxConcurrentRuns, own.MaxConcurrentRuns)},
+		{"cooldown", "cooldown.afterSuccess", "safety.cooldown.afterSuccess", atLeast(&l.CooldownAfterSuccess, own.CooldownAfterSuccess)},
+		{"cooldown", "cooldown.afterFailure", "safety.cooldown.afterFailure", atLeast(&l.CooldownAfterFailure, own.CooldownAfterFailure)},
+		{"attempts", "attempts.max", "safety.attempts.max", atMost(&l.MaxAttempts, own.MaxAttempts)},
+		{"attempts", "attempts.window", "safety.attempts.window", atLeast(&l.AttemptsWindow, own.AttemptsWindow)},
+		{"firingFor", "firingFor", "safety.firingFor", atLeast(&l.FiringFor, own.FiringFor)},
+		{"humanActivity", "humanActivity", "safety.humanActivity.within", atLeast(&l.HumanActivity, own.HumanActivity)},
+		{"rate", "rate.burst", "safety.rate.perPlaybook.burst", atMost(&rate.Burst, own.Rate.Burst)},
+		{"rate", "rate.every", "safety.rate.perPlaybook.every", atLeast(&rate.Every, own.Rate.Every)},
+		{"gitOps", "gitOps", "safety.gitOps", policy(&l.GitOps, own.GitOps)},
+		{"pods", "maxUnavailablePods", "safety.pods.maxUnavailable", atMost(&l.MaxUnavailablePods, own.MaxUnavailablePods)},
+		{"pods", "maxUnavailablePodsPercent", "safety.pods.maxUnavailablePercent", atMost(&l.MaxUnavailablePodsPercent, own.MaxUnavailablePodsPercent)},
+		{"nodes", "maxUnhealthyNodes", "safety.nodes.maxUnhealthy", atMost(&l.MaxUnhealthyNodes, own.MaxUnhealthyNodes)},
+		{"nodes", "maxUnhealthyNodesPercent", "safety.nodes.maxUnhealthyPercent", atMost(&l.MaxUnhealthyNodesPercent, own.MaxUnhealthyNodesPercent)},
+		{"velocity", "velocity.maxNodesPerPool", "safety.velocity.maxNodesPerPool", atMost(&l.MaxNodesPerPool, own.MaxNodesPerPool)},
+		{"velocity", "velocity.maxRemovePercent", "safety.velocity.maxRemovePercent", atMost(&l.MaxRemovePercent, own.MaxRemovePercent)},
+		{"velocity", "velocity.window", "safety.velocity.window", atLeast(&l.RemoveWindow, own.RemoveWindow)},
+		{"velocity", "velocity.minReplicas", "safety.velocity.minReplicas", atLeast(&l.MinReplicas, own.MinReplicas)},
+	}
+}
+
+// looseable are the names that safety.allowLoosening may hold.
+func looseable() []string {
+	var out []string
+	for _, m := range merges(&guard.Limits{}, playbooks.Limits{}) {
+		if !slices.Contains(out, m.group) {
+			out = append(out, m.group)
+		}
+	}
+	return out
+}
+
+type number interface{ int | time.Duration }
+
+// atMost is for a cap, which is tighter when it is lower. One that is off is
+// looser than any.
+func atMost[T number](limit *T, own T) func(bool) (string, bool) {
+	return overrule(limit, own, func() bool { return *limit == guard.Off || own <= *limit })
+}
+
+// atLeast is for a floor or a wait, which is tighter when it is higher.
+func atLeast[T number](limit *T, own T) func(bool) (string, bool) {
+	return overrule(limit, own, func() bool { return own >= *limit })
+}
+
+func overrule[T number](limit *T, own T, tighter func() bool) func(bool) (string, bool) {
+	return func(allowed bool) (string, bool) {
+		if own <= 0 { // no opinion
+			return "", false
+		}
+		if !tighter() && !allowed {
+			return written(*limit), true
+		}
+		*limit = own
+		return "", false
+	}
+}
+
+func policy(limit *guard.GitOpsPolicy, own guard.GitOpsPolicy) func(bool) (string, bool) {
+	order := []guard.GitOpsPolicy{guard.GitOpsDeny, guard.GitOpsApprove, guard.GitOpsAllow}
+	return func(allowed bool) (string, bool) {
+		if own == "" {
+			return "", false
+		}
+		if slices.Index(order, own) > slices.Index(order, *limit) && !allowed {
+			return string(*limit), true
+		}
+		*limit = own
+		return "", false
+	}
+}
+
+func written[T number](v T) string {
+	if d, ok := any(v).(time.Duration); ok {
+		return model.Duration(d).String()
+	}
+	return fmt.Sprint(v)
 }

@@ -149,6 +149,9 @@ func (s Safety) Warnings() []string {
 	off(s.Watchdog.Enabled, "safety.watchdog", "mode Auto goes on while no rule is evaluated or no alert arrives")
 	off(s.Rate.Enabled, "safety.rate", "nothing bounds how many runs begin in a time")
 	off(s.Storm.Enabled, "safety.storm", "many alerts at once are not taken for a storm")
+	if len(s.AllowLoosening) > 0 {
+		out = append(out, "safety.allowLoosening lets any playbook loosen "+strings.Join(s.AllowLoosening, ", "))
+	}
 	off(s.GitOps != guard.GitOpsAllow, "safety.gitOps", "fields that Argo CD, Flux or Helm own are written all the same")
 	return out
 }
@@ -184,6 +187,9 @@ func (d *decoder) validateGuards(s *Safety) {
 	d.percent("safety.velocity.maxRemovePercent", s.Velocity.MaxRemovePercent, 25)
 	d.lasting("safety.velocity.window", s.Velocity.Window, "1h")
 	d.positive("safety.velocity.minReplicas", s.Velocity.MinReplicas, 1)
+	for i, name := range s.AllowLoosening {
+		d.oneOf(fmt.Sprintf("safety.allowLoosening[%d]", i), name, looseable()...)
+	}
 	seen := map[string]int{}
 	for i, w := range s.Windows {
 		at := fmt.Sprintf("safety.windows[%d]", i)
@@ -231,11 +237,14 @@ func (d *decoder) window(at string, w Window) guard.Window {
 	if !out.From.IsZero() && !out.Until.IsZero() && !out.Until.After(out.From) {
 		d.addAt(at+".until", "is not after from: the window would never be")
 	}
+	if w.Start+w.End+w.From+w.Until == "" && len(w.Days) == 0 {
+		d.addAt(at, "says no time: write days, start and end, or from and until; the command alertmedic pause stops everything until further notice")
+	}
 	d.items(at+".namespaces", w.Namespaces)
 	d.items(at+".playbooks", w.Playbooks)
 	loc, err := time.LoadLocation(w.TimeZone)
 	if err != nil || w.TimeZone == "Local" {
-		d.addAt(at+".timeZone", "%q is no IANA time zone such as Europe/Berlin", w.TimeZone)
+		d.addAt(at+".timeZone", "%q is no IANA time zone such as Europe/Berlin%s", w.TimeZone, didYouMean(w.TimeZone, zones()))
 		loc = time.UTC
 	}
 	out.Location = loc
