@@ -162,6 +162,7 @@ func TestGolden(t *testing.T) {
 		"actions-describe": {"actions", "describe", "node.drain"},
 		"actions-unknown":  {"actions", "describe", "node.drian"},
 		"check-good":       {"check", "--config", "testdata/good.yaml"},
+		"check-looser":     {"check", "--config", "testdata/looser.yaml"},
 		"check-bad":        {"check", "--config", "testdata/bad.yaml", "testdata/playbooks"},
 		"check-json":       {"check", "-o", "json", "testdata/playbooks"},
 		"check-none":       {"check"},
