@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/alertmedic/alertmedic/internal/guard"
 	"github.com/alertmedic/alertmedic/internal/store"
 )
 
@@ -102,18 +103,20 @@ func (a *app) keepPlaybooks(ctx context.Context) error {
 	return nil
 }
 
-// retentionOf is the configured retention, lengthened where a cooldown or window
-// of attempts, of the configuration or of a playbook, must look further back.
+// retentionOf is the configured retention, lengthened where a cooldown, or the
+// window of attempts or of velocity, of the configuration or of a playbook, must
+// look further back.
 func (a *app) retentionOf() store.Retention {
 	r := store.Retention{Runs: a.cfg.Store.Retention.Runs, Journal: a.cfg.Store.Retention.Journal}
 	if r.Runs == 0 {
 		return r
 	}
-	limits := a.cfg.LimitsFor(nil)
-	r.Runs = max(r.Runs, limits.AttemptsWindow, limits.CooldownAfterSuccess, limits.CooldownAfterFailure)
+	back := func(l guard.Limits) time.Duration {
+		return max(l.AttemptsWindow, l.CooldownAfterSuccess, l.CooldownAfterFailure, l.RemoveWindow)
+	}
+	r.Runs = max(r.Runs, back(a.cfg.LimitsFor(nil)))
 	for _, pb := range a.playbooks.Current().All() {
-		limits := a.cfg.LimitsFor(pb)
-		r.Runs = max(r.Runs, limits.AttemptsWindow, limits.CooldownAfterSuccess, limits.CooldownAfterFailure)
+		r.Runs = max(r.Runs, back(a.cfg.LimitsFor(pb)))
 	}
 	return r
 }
