@@ -32,7 +32,7 @@ func (w *work) admit(ctx context.Context, i int, fresh bool) error {
 		return w.failStep(ctx, s, action.ReasonUnsupported, "this version has no action "+s.Action)
 	}
 	subject := w.subject(s, spec, plan)
-	evidence := w.gather(ctx, subject)
+	evidence := w.gather(ctx, subject, plan)
 	query := w.query(subject, evidence)
 	before := *w // what decide changes is undone when the transaction fails
 	var decision guard.Decision
@@ -99,7 +99,7 @@ func (w *work) subject(s store.Step, spec action.Spec, plan action.Plan) guard.S
 		Approved: w.st.Approved != "" && w.st.Approved == w.st.PlanHash,
 		First:    !w.st.Mutated, NeedsPod: podAction(s.Action) && s.Ticks == 0,
 		WritesSpec: spec.WritesSpec, Failover: spec.Failover,
-		Removes: plan.Removes, Replicas: plan.Replicas, FiringSince: w.e.byStore(w.firingSince(), w.now),
+		Displaces: displaces(plan, w.run.Target), Removes: plan.Removes, Replicas: plan.Replicas, FiringSince: w.e.byStore(w.firingSince(), w.now),
 		SourceCluster: src.Cluster, AlertCluster: w.firstAlert().Labels["cluster"],
 		AllowedNamespaces: src.Namespaces, AllowedPlaybooks: src.Playbooks,
 		Limits: w.e.Limits(w.pb),
@@ -110,13 +110,36 @@ func (w *work) subject(s store.Step, spec action.Spec, plan action.Plan) guard.S
 	return sub
 }
 
+// displaces is how many pods the plan takes down that must find a place
+// elsewhere. The controller of a workload replaces pods at its own pace and puts
+// no more of them at risk than its strategy says, and a rollback is the remedy
+// for a revision that fits nowhere: a plan for a workload that names no pod is
+// not asked.
+func displaces(plan action.Plan, t action.Target) int {
+	if t.Kind != action.KindNode && len(displaced(plan)) == 0 {
+		return 0
+	}
+	return plan.Displaces
+}
+
+// displaced are the pods that the plan names as taken down.
+func displaced(plan action.Plan) []action.Ref {
+	var out []action.Ref
+	for _, c := range plan.Changes {
+		if c.Object.Kind == action.KindPod && c.Path == "" {
+			out = append(out, c.Object)
+		}
+	}
+	return out
+}
+
 // podAction tells the actions that act on the pod which the alert named, and
 // not on the target's controller. A step that has begun (a delete that waits
 // for the pod to go) no longer needs it.
 func podAction(name string) bool { return name == "pod.delete" || name == "pod.evict" }
 
 // gather observes the world right before the decision.
-func (w *work) gather(ctx context.Context, s guard.Subject) guard.Evidence {
+func (w *work) gather(ctx context.Context, s guard.Subject, plan action.Plan) guard.Evidence {
 	protect := w.e.Protect
 	protect.ControlPlane = s.Limits.ControlPlane == guard.ControlPlaneOneAtATime
 	protect.Named = s.NamedNamespaces
@@ -127,6 +150,7 @@ func (w *work) gather(ctx context.Context, s guard.Subject) guard.Evidence {
 	ev := w.e.Cluster.Evidence(ctx, kube.EvidenceRequest{
 		Target: s.Target, Protect: protect,
 		NeedNodes: s.Disruptive && s.Target.Kind == action.KindNode, NeedPods: s.Mutating && s.Disruptive && s.NeedsPod,
+		Displaces: s.Displaces, Displaced: displaced(plan), Deletes: s.Action == "pod.delete",
 		Controllers: w.e.Controllers,
 	})
 	// Age is counted by one clock, the store's: replicas and the database may

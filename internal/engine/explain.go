@@ -191,7 +191,7 @@ func (w *work) explainGuards(ctx context.Context, out *simulate.Considered) erro
 			continue
 		}
 		subject := w.subject(s, spec, plan)
-		evidence := w.gather(ctx, subject)
+		evidence := w.gather(ctx, subject, plan)
 		ledger, err := w.e.Store.Ledger(ctx, w.query(subject, evidence))
 		if err != nil {
 			return fmt.Errorf("read the ledger: %w", err)

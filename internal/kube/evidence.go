@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -31,6 +32,12 @@ type EvidenceRequest struct {
 	// NeedPods asks for the count of the workload's pods, for disruptive actions
 	// on pods.
 	NeedPods bool
+	// Displaces is how many pods the plan takes down that must find a place
+	// elsewhere, Displaced which ones, and Deletes says that no disruption budget
+	// can hold them.
+	Displaces int
+	Displaced []action.Ref
+	Deletes   bool
 	// Controllers are glob patterns of field managers that are no person; nil
 	// means Controllers().
 	Controllers []string
@@ -54,6 +61,9 @@ func (c *Client) Evidence(ctx context.Context, r EvidenceRequest) guard.Evidence
 	if r.NeedNodes {
 		g.out.Nodes = g.nodeEvidence(ctx)
 	}
+	if r.Displaces > 0 && g.out.Target.Exists {
+		g.capacityEvidence(ctx)
+	}
 	return g.out
 }
 
@@ -62,6 +72,8 @@ type gathering struct {
 	c   *Client
 	r   EvidenceRequest
 	out guard.Evidence
+	// nodes are the nodes as they were counted, nil when they were not.
+	nodes []corev1.Node
 }
 
 func (g *gathering) fail(what string, err error) {

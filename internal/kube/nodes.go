@@ -205,6 +205,7 @@ func (g *gathering) nodeEvidence(ctx context.Context) *guard.NodeEvidence {
 		g.fail("counting nodes", err)
 		return nil
 	}
+	g.nodes = nodes.Items
 	g.c.nodes.observeAll(nodes.Items)
 	out := &guard.NodeEvidence{GrowingSince: g.c.nodes.growingSince(), ControlPlane: g.quorum(ctx, nodes.Items)}
 	for i := range nodes.Items {
