@@ -31,7 +31,7 @@ func watchdog(in Input) Decision {
 		return in.delay(ReasonWatchdog, time.Time{}, "the Watchdog alert could not be looked for: %s", w.Err)
 	case w.HeardAt.IsZero():
 		return in.delay(ReasonWatchdog, time.Time{},
-			"Auto is disarmed: Alertmanager does not know the alert Watchdog; ship a rule that always fires (rules/alertmedic.yaml), or switch safety.watchdog.maxAge off")
+			"Auto is disarmed: Alertmanager does not know the alert Watchdog; ship a rule that always fires (rules/alertmedic.yaml), or set safety.watchdog.enabled: false")
 	}
 	if age := in.Ledger.Now.Sub(w.HeardAt); age > s.Limits.WatchdogAge {
 		return in.delay(ReasonWatchdog, time.Time{}, "Auto is disarmed: the Watchdog alert was last heard of %s ago, %s is allowed (safety.watchdog.maxAge): is Prometheus evaluating?",
