@@ -1,9 +1,9 @@
 package kube
 
 import (
-	"bytes"
 	"path"
 	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -28,7 +28,7 @@ func Controllers() []string {
 func touched(object *unstructured.Unstructured, controllers []string) *guard.Touch {
 	var out *guard.Touch
 	for _, f := range object.GetManagedFields() {
-		if f.Subresource == "status" || f.Time == nil || f.FieldsV1 == nil || !bytes.Contains(f.FieldsV1.Raw, []byte(`"f:spec"`)) {
+		if f.Subresource == "status" || f.Time == nil || f.FieldsV1 == nil || !strings.Contains(f.FieldsV1.GetRawString(), `"f:spec"`) {
 			continue
 		}
 		if slices.ContainsFunc(controllers, func(p string) bool { ok, err := path.Match(p, f.Manager); return ok && err == nil }) {
