@@ -15,8 +15,9 @@ import (
 )
 
 // fromCache lets the API server answer a list from its memory, which may be some
-// seconds old. Pods and budgets are read as they are: a displaced pod that an old
-// list does not have yet would be taken for one that is gone.
+// seconds old, which is good enough for labels of namespaces and drivers. Nodes,
+// pods and budgets are read as they are: a displaced pod that an old list does not
+// have yet would be taken for one that is gone.
 var fromCache = metav1.ListOptions{ResourceVersion: "0"}
 
 // capacityEvidence places what the plan displaces on a snapshot of the cluster.
@@ -30,7 +31,7 @@ func (g *gathering) capacityEvidence(ctx context.Context) {
 	api := g.c.own.typed
 	w := capacity.World{Nodes: g.nodes}
 	if w.Nodes == nil {
-		nodes, err := api.CoreV1().Nodes().List(ctx, fromCache)
+		nodes, err := api.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 		if err != nil {
 			g.fail("looking for places: listing nodes", err)
 			return
