@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -39,15 +40,16 @@ type comparison struct {
 // the node that the scheduler took must be one of those that fit.
 func TestSchedulerAgrees(t *testing.T) {
 	t.Parallel()
-	rounds, pods := 1, 500
+	rounds, pods := 2, 250
 	switch {
 	case os.Getenv("ALERTMEDIC_SOAK") != "":
-		rounds, pods = 6, 800
+		rounds, pods = 8, 600
 	case testing.Short():
 		pods = 60
 	}
 	for seed := range rounds {
 		t.Run(fmt.Sprintf("seed-%d", seed), func(t *testing.T) {
+			t.Parallel()
 			c := newComparison(t, uint64(seed)+1)
 			bound, refused := 0, map[string]int{}
 			for n := range pods {
@@ -89,7 +91,7 @@ func newComparison(t *testing.T, seed uint64) *comparison {
 			},
 		}
 		if i > 0 { // one node is in no rack
-			o.Labels[rackKey] = fmt.Sprintf("r%d", i%4)
+			o.Labels[rackKey] = c.own("r%d", i%4)
 		}
 		switch i {
 		case 2, 5:
@@ -144,10 +146,18 @@ func (c *comparison) settled(t *testing.T, pod *corev1.Pod) (settled *corev1.Pod
 	return settled, message
 }
 
+// own makes a value that no other comparison has: terms may mean the pods of all
+// namespaces.
+func (c *comparison) own(format string, args ...any) string {
+	return fmt.Sprintf(format, args...) + "." + c.set[len(c.set)-8:]
+}
+
 func show(pod *corev1.Pod) string {
-	p := pod.DeepCopy()
-	p.ManagedFields = nil
-	return p.String()
+	out, err := json.Marshal(pod.Spec)
+	if err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("%v %s", pod.Labels, out)
 }
 
 func (c *comparison) odds(percent int) bool { return c.r.IntN(100) < percent }
@@ -156,7 +166,7 @@ func pick[T any](c *comparison, of ...T) T { return of[c.r.IntN(len(of))] }
 
 // pod is a random pod for the nodes of the set.
 func (c *comparison) pod(n int) *corev1.Pod {
-	app := fmt.Sprintf("app-%d", c.r.IntN(15))
+	app := c.own("app-%d", c.r.IntN(15))
 	p := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("p%d", n), Labels: map[string]string{"app": app, "rev": pick(c, "1", "2")}},
 		Spec: corev1.PodSpec{
@@ -167,7 +177,7 @@ func (c *comparison) pod(n int) *corev1.Pod {
 	testcluster.OnNode(&p.Spec, c.set)
 	requests := corev1.ResourceList{}
 	if c.odds(85) {
-		requests[corev1.ResourceCPU] = resource.MustParse(pick(c, "20m", "50m", "100m", "150m", "300m", "700m", "3", "7"))
+		requests[corev1.ResourceCPU] = resource.MustParse(pick(c, "20m", "20m", "50m", "50m", "100m", "150m", "300m", "700m", "3", "7"))
 	}
 	if c.odds(60) {
 		requests[corev1.ResourceMemory] = resource.MustParse(pick(c, "64Mi", "200M", "256Mi", "1Gi", "4Gi"))
@@ -191,7 +201,10 @@ func (c *comparison) pod(n int) *corev1.Pod {
 	if c.odds(12) {
 		p.Spec.NodeSelector[diskKey] = pick(c, "ssd", "hdd", "tape")
 	}
-	if c.odds(25) {
+	if c.odds(45) { // a pod for one node tells whether that very node fits, not only whether any does
+		p.Spec.NodeSelector[sizeKey] = fmt.Sprint(c.r.IntN(comparedNodes))
+	}
+	if c.odds(35) {
 		p.Spec.Tolerations = append(p.Spec.Tolerations, pick(c,
 			corev1.Toleration{Key: "special", Operator: corev1.TolerationOpExists},
 			corev1.Toleration{Key: "special", Value: "no"},
@@ -211,17 +224,17 @@ func (c *comparison) affinity(app string) *corev1.Affinity {
 	if c.odds(12) {
 		out.NodeAffinity = &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{
 			{MatchExpressions: []corev1.NodeSelectorRequirement{pick(c,
-				corev1.NodeSelectorRequirement{Key: rackKey, Operator: corev1.NodeSelectorOpIn, Values: []string{"r1", "r2"}},
-				corev1.NodeSelectorRequirement{Key: rackKey, Operator: corev1.NodeSelectorOpNotIn, Values: []string{"r1", "r2"}},
+				corev1.NodeSelectorRequirement{Key: rackKey, Operator: corev1.NodeSelectorOpIn, Values: []string{c.own("r1"), c.own("r2")}},
+				corev1.NodeSelectorRequirement{Key: rackKey, Operator: corev1.NodeSelectorOpNotIn, Values: []string{c.own("r1"), c.own("r2")}},
 				corev1.NodeSelectorRequirement{Key: rackKey, Operator: corev1.NodeSelectorOpDoesNotExist},
 				corev1.NodeSelectorRequirement{Key: sizeKey, Operator: corev1.NodeSelectorOpGt, Values: []string{"8"}})}},
 			{MatchFields: []corev1.NodeSelectorRequirement{{Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{c.set + "-3"}}}},
 		}}}
 	}
-	if c.odds(10) {
+	if c.odds(8) {
 		out.PodAffinity = &corev1.PodAffinity{RequiredDuringSchedulingIgnoredDuringExecution: c.terms(app)}
 	}
-	if c.odds(10) {
+	if c.odds(15) {
 		out.PodAntiAffinity = &corev1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: c.terms(app)}
 	}
 	return out
@@ -232,7 +245,7 @@ func (c *comparison) terms(app string) []corev1.PodAffinityTerm {
 	for range 1 + c.r.IntN(6)/5 {
 		term := corev1.PodAffinityTerm{
 			TopologyKey:   pick(c, corev1.LabelHostname, corev1.LabelHostname, rackKey),
-			LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": pick(c, app, app, fmt.Sprintf("app-%d", c.r.IntN(17)))}},
+			LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": pick(c, app, app, c.own("app-%d", c.r.IntN(17)))}},
 		}
 		switch c.r.IntN(6) {
 		case 0:
