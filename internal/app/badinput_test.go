@@ -45,6 +45,7 @@ playbooks: {paths: [playbook.yaml]}
 `, filepath.Join(dir, "medic.db")))
 	require.NoError(t, err)
 	testedBy(cfg)
+	sharing(cfg)
 	return cfg
 }
 

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -40,6 +41,10 @@ type service struct {
 
 // surroundings say what is unlike the usual around a service.
 type surroundings struct {
+	// cluster is one of the test's own; nil is the shared one.
+	cluster *testcluster.Cluster
+	// rules is the file of rules; "" is that about pods.
+	rules      string
 	monitoring testcluster.MonitoringOptions
 	// reach returns the address at which the service finds one of the monitoring's.
 	reach func(url string) string
@@ -73,7 +78,10 @@ func start(t *testing.T, playbook string, dsn ...string) *service {
 
 func startIn(t *testing.T, in surroundings, playbook string, dsn ...string) *service {
 	t.Helper()
-	cluster := testcluster.Shared(t)
+	cluster := in.cluster
+	if cluster == nil {
+		cluster = testcluster.Shared(t)
+	}
 	ns := cluster.Namespace(t)
 	if len(dsn) == 0 {
 		dsn = []string{filepath.Join(t.TempDir(), "medic.db")}
@@ -86,7 +94,7 @@ func startIn(t *testing.T, in surroundings, playbook string, dsn ...string) *ser
 		listeners = append(listeners, l)
 		hooks += fmt.Sprintf("  - {url: %q, send_resolved: true}\n", "http://"+l.Addr().String()+"/api/v1/webhook")
 	}
-	rules, err := os.ReadFile("../../rules/pods.yaml")
+	rules, err := os.ReadFile(filepath.Join("../../rules", cmp.Or(in.rules, "pods.yaml")))
 	require.NoError(t, err)
 	monitoring := in.monitoring
 	monitoring.Prometheuses, monitoring.Alertmanagers = max(1, monitoring.Prometheuses), max(1, monitoring.Alertmanagers)
@@ -140,6 +148,9 @@ notify: {slack: {tokenFile: slack.token, channel: "#oncall", apiURL: %q}}
 `, listener.Addr(), s.sources, dsn, s.slack.URL+"/api", s.tuning))
 	require.NoError(t, err)
 	testedBy(cfg)
+	if s.surroundings.cluster == nil {
+		sharing(cfg)
+	}
 
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, ended := make(chan struct{}), make(chan error, 1)
@@ -165,6 +176,12 @@ notify: {slack: {tokenFile: slack.token, channel: "#oncall", apiURL: %q}}
 func testedBy(cfg *config.Config) {
 	cfg.Safety.HumanActivity.IgnoreManagers = []string{"*.test"}
 	cfg.Safety.Watchdog.Enabled = false
+}
+
+// sharing tells the service that other tests break nodes of its cluster, as many
+// as they like, which is no storm.
+func sharing(cfg *config.Config) {
+	cfg.Safety.Nodes.MaxUnhealthy, cfg.Safety.Nodes.MaxUnhealthyPercent = 1000, 100
 }
 
 // deploy creates a Deployment of n sound pods and waits until it serves.

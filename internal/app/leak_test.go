@@ -141,6 +141,7 @@ notify: {events: true}
 `, alerting.URL, dsn))
 	require.NoError(t, err)
 	testedBy(cfg)
+	sharing(cfg)
 	cfg.Safety.Rate.Enabled, cfg.Safety.Storm.Enabled = false, false // it is a storm that never ends
 	s.service.url, _ = serve(t, Options{Config: cfg, Logger: slog.New(slog.DiscardHandler), Registry: s.registry, Kubernetes: cluster.RESTConfig()})
 	transport := &http.Transport{}

@@ -107,7 +107,7 @@ func (o *Options) setDefaults() {
   cooldown: {afterSuccess: 100ms, afterFailure: 100ms}
   attempts: {max: 1000, window: 24h}
   expireAfter: %s
-  nodes: {maxUnhealthy: 20, maxUnhealthyPercent: 100, settle: 100ms, maxConcurrentPerPool: 20, maxConcurrentPerZone: 20, maxZones: 20}
+  nodes: {maxUnhealthy: 1000, maxUnhealthyPercent: 100, settle: 100ms, maxConcurrentPerPool: 20, maxConcurrentPerZone: 20, maxZones: 20}
   rate: {enabled: false}
   storm: {enabled: false}
   watchdog: {enabled: false}
