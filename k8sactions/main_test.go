@@ -2,10 +2,15 @@ package k8sactions_test
 
 import (
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/alertmedic/alertmedic/internal/testcluster"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(testcluster.Main(m), testcluster.Ignored()...) }
+var processStart = time.Now()
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(testcluster.Main(checked{m}), testcluster.Ignored()...)
+}

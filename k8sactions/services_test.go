@@ -114,3 +114,17 @@ func TestServiceRestartStopsAtAWorkloadThatIsNotAsPlanned(t *testing.T) {
 	require.Equal(t, action.ReasonGone, action.ReasonOf(err), "%v", err)
 	require.Empty(t, w.mutations(t, began))
 }
+
+// What stands behind a Service may be of any kind that can be restarted.
+func TestServiceRestartTakesEveryKindOfWorkload(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "service.restart")
+	w.statefulSet(t, "db", 1, func(s *appsv1.StatefulSet) { s.Spec.Template.Labels["tier"] = "data" })
+	w.daemonSet(t, "agent", func(d *appsv1.DaemonSet) { d.Spec.Template.Labels["tier"] = "data" })
+	svc := w.service(t, "data", map[string]string{"tier": "data"})
+	plan := w.plan(t, targetOf(action.KindService, "", svc), "")
+	require.Equal(t, []string{"test/DaemonSet/" + w.ns + "/agent", "test/StatefulSet/" + w.ns + "/db"}, plan.Locks)
+	w.done(t, plan)
+	require.NotEmpty(t, w.statefulSetReady(t, "db").Spec.Template.Annotations["alertmedic.io/restart"])
+	require.NotEmpty(t, w.daemonSetReady(t, "agent").Spec.Template.Annotations["alertmedic.io/restart"])
+}

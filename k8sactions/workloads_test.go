@@ -187,3 +187,21 @@ func TestARollbackOfAPausedDeploymentIsRefused(t *testing.T) {
 	_, err := w.applyAll(t, plan)
 	require.ErrorContains(t, err, "is paused")
 }
+
+func TestStatefulSetsAndReplicaSetsOfTheirOwnScale(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "workload.scale")
+	plan := w.plan(t, targetOf(action.KindStatefulSet, "apps", w.statefulSet(t, "db", 1)), `{"to":2}`)
+	w.done(t, plan)
+	require.EqualValues(t, 2, *w.statefulSetReady(t, "db").Spec.Replicas)
+
+	labels := map[string]string{"app": "lone"}
+	one := int32(1)
+	rs, err := w.api.AppsV1().ReplicaSets(w.ns).Create(testContext(t), &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Name: "lone"},
+		Spec: appsv1.ReplicaSetSpec{Replicas: &one, Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: template("lone", "shop/lone:1")}}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	w.done(t, w.plan(t, targetOf(action.KindReplicaSet, "apps", rs), `{"by":1,"max":3}`))
+	rs, err = w.api.AppsV1().ReplicaSets(w.ns).Get(testContext(t), "lone", metav1.GetOptions{})
+	require.NoError(t, err)
+	require.EqualValues(t, 2, *rs.Spec.Replicas)
+}

@@ -63,6 +63,7 @@ func makeWorld(t *testing.T, name string, everywhere bool) *world {
 	t.Helper()
 	cluster := testcluster.Shared(t)
 	w := &world{Cluster: cluster, ns: cluster.Namespace(t), api: cluster.Client(), name: name}
+	remember(cluster, w.ns, name)
 	client, err := kube.New(kube.Options{Config: cluster.RESTConfig(), Namespace: w.ns})
 	require.NoError(t, err)
 	t.Cleanup(client.Close)

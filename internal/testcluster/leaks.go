@@ -3,7 +3,6 @@ package testcluster
 import (
 	"fmt"
 	"os"
-	"testing"
 
 	"go.uber.org/goleak"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
@@ -14,13 +13,13 @@ import (
 // Main is for a TestMain whose tests use [Shared]: goleak.VerifyTestMain(Main(m),
 // Ignored()...). After the tests it ends the cluster that they shared, so that
 // what goroutines are left are leaks of the tests or of what they test.
-func Main(m *testing.M) goleak.TestingM { return main{m} }
+func Main(m goleak.TestingM) goleak.TestingM { return main{m} }
 
-type main struct{ *testing.M }
+type main struct{ tests goleak.TestingM }
 
 // Run implements goleak.TestingM.
 func (m main) Run() int {
-	code := m.M.Run()
+	code := m.tests.Run()
 	if err := stopShared(); err != nil {
 		fmt.Fprintln(os.Stderr, "stop the shared cluster:", err)
 		code = max(code, 1)
