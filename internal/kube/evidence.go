@@ -109,7 +109,9 @@ func (g *gathering) target(ctx context.Context) {
 	g.namespace(ctx)
 	owners := g.owners(ctx, object)
 	pod := g.pod(ctx, object)
-	for _, o := range owners {
+	// From the top down: a Deployment's annotations are copied to its ReplicaSets,
+	// and the owner's mark is to be named where the tool wrote it.
+	for _, o := range slices.Backward(owners) {
 		if o.object != nil {
 			g.trust(o.object)
 		}

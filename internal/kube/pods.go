@@ -69,6 +69,7 @@ func countPods(cluster string, desired int, pods []corev1.Pod) *guard.PodEvidenc
 	for i := live; i < out.Desired; i++ {
 		out.Unavailable = append(out.Unavailable, fmt.Sprintf("missing-%d", i-live+1))
 	}
+	out.Desired = max(out.Desired, 0) // a surge may opt out too
 	slices.Sort(out.Unavailable)
 	return out
 }

@@ -32,7 +32,15 @@ func controlPlaneMark(node *corev1.Node) string {
 // quorum counts the control plane, when the target is a node of it.
 func (g *gathering) quorum(ctx context.Context, nodes []corev1.Node) *guard.ControlPlaneEvidence {
 	target := slices.IndexFunc(nodes, func(n corev1.Node) bool { return n.Name == g.r.Target.Name })
-	if target < 0 || controlPlaneMark(&nodes[target]) == "" {
+	if target < 0 && !g.out.Target.Exists {
+		return nil // positively gone
+	}
+	if target < 0 {
+		// Gone since it was read: whether it was of the control plane is not known.
+		g.out.Errors = append(g.out.Errors, "counting nodes: "+g.r.Target.String()+" is not among them")
+		return nil
+	}
+	if controlPlaneMark(&nodes[target]) == "" {
 		return nil
 	}
 	out := &guard.ControlPlaneEvidence{}
