@@ -191,6 +191,9 @@ func TestEvidenceOfQuorum(t *testing.T) {
 	// A node that vanishes between its own reading and the list.
 	g := &gathering{c: w.client, r: ask(first.Name)}
 	require.Nil(t, g.quorum(ctx, []corev1.Node{*worker}))
+	require.Empty(t, g.out.Errors, "one that is positively gone is told so by the target's own evidence")
+	g.out.Target.Exists = true
+	require.Nil(t, g.quorum(ctx, []corev1.Node{*worker}))
 	require.NotEmpty(t, g.out.Errors)
 	require.NoError(t, w.SetNodeFault(ctx, first.Name, testcluster.NodeNotReady))
 	w.eventually(t, func(ctx context.Context) (bool, error) {
