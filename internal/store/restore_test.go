@@ -351,19 +351,23 @@ func TestABadBackupIsRefused(t *testing.T) {
 		require.NoError(t, w.Close())
 		flipped := slices.Clone(zipped.Bytes())
 		flipped[len(flipped)/2] ^= 0xff
+		summed := slices.Clone(zipped.Bytes())
+		summed[len(summed)-8] ^= 0xff
 
 		for name, tt := range map[string]struct {
 			file []byte
 			says string
 		}{
-			"nothing":                  {nil, "it is empty"},
-			"something else":           {[]byte("apiVersion: v1\n"), "does not begin as one"},
-			"cut between lines":        {join(lines[:len(lines)/2]), "cut off after line"},
-			"cut before the end":       {join(lines[:len(lines)-1]), "cut off after line"},
-			"cut in a line":            {good[:len(good)/2], "cut off in line"},
-			"zipped and cut":           {zipped.Bytes()[:zipped.Len()/2], "cut off in line"},
-			"zipped, cut in its head":  {zipped.Bytes()[:5], "no gzip file"},
-			"zipped and damaged":       {flipped, "line"},
+			"nothing":                 {nil, "it is empty"},
+			"something else":          {[]byte("apiVersion: v1\n"), "does not begin as one"},
+			"cut between lines":       {join(lines[:len(lines)/2]), "cut off after line"},
+			"cut before the end":      {join(lines[:len(lines)-1]), "cut off after line"},
+			"cut in a line":           {good[:len(good)/2], "cut off in line"},
+			"zipped and cut":          {zipped.Bytes()[:zipped.Len()/2], "cut off in line"},
+			"zipped, cut in its head": {zipped.Bytes()[:5], "no gzip file"},
+			// What a damaged stream unpacks to is left to chance, and so is who notices.
+			"zipped and damaged":       {flipped, "the backup cannot be used"},
+			"zipped, its sum damaged":  {summed, "damaged near line"},
 			"a row left out":           {without(2), "altered or damaged"},
 			"a row changed":            {bytes.Replace(good, []byte(`# ü`), []byte(`# u`), 1), "altered or damaged"},
 			"an entry changed":         {bytes.Replace(good, []byte(`\"message\":\"no playbook matches the alert\"`), []byte(`\"message\":\"one playbook matches the alert\"`), 1), "altered or damaged"},
