@@ -95,8 +95,9 @@ var backupTables = []table{
 	{name: "journal", since: 1, queries: []string{"FROM journal WHERE seq IS NOT NULL ORDER BY seq", "FROM journal WHERE seq IS NULL ORDER BY recorded, ord, id"}},
 }
 
-// leftOut are the tables that mean something to a running service only.
-var leftOut = []string{"clock", "leases", "guard_scopes"}
+// leftOut are the tables that mean something to a running service only, or that
+// follow from the others.
+var leftOut = []string{"clock", "leases", "guard_scopes", "journal_blocks"}
 
 // BackupOptions are what a backup says of itself.
 type BackupOptions struct {

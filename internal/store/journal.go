@@ -140,7 +140,7 @@ func (t *txn) seal(ctx context.Context) (int, error) {
 			return 0, fmt.Errorf("write the seals: %w", err)
 		}
 	}
-	return len(sealed), nil
+	return len(sealed), t.countBlocks(ctx)
 }
 
 func (t *txn) writeSeals(ctx context.Context, entries []journal.Entry) error {
@@ -204,93 +204,4 @@ func scanEntry(sc scanner) (journal.Entry, error) {
 	}
 	e.Seq, e.PrevHash, e.Hash = seq, prev, hash
 	return e, nil
-}
-
-// logPage is how many entries LogIter holds at once.
-const logPage = 500
-
-// Log returns a page of sealed entries in the order of seq, and the cursor of
-// the next page, "" when there is none.
-func (s *Store) Log(ctx context.Context, f LogFilter, p Page) ([]journal.Entry, string, error) {
-	limit := p.limit()
-	after := f.AfterSeq
-	var before int64
-	if p.Cursor != "" {
-		c, err := decodeCursor(p.Cursor, cursorLog, p.Descending)
-		if err != nil {
-			return nil, "", s.wrap("log", err)
-		}
-		if p.Descending {
-			before = c.n
-		} else {
-			after = max(after, c.n)
-		}
-	}
-	w := f.where(after, before)
-	items, err := collect(ctx, s.read, scanEntry, "SELECT "+entryColumns+" FROM journal WHERE "+w.String()+
-		" ORDER BY seq"+desc(p.Descending)+fmt.Sprintf(" LIMIT %d", limit+1), w.args...)
-	if err != nil {
-		return nil, "", s.wrap("read the log", err)
-	}
-	if len(items) <= limit {
-		return items, "", nil
-	}
-	items = items[:limit]
-	return items, cursor{kind: cursorLog, descending: p.Descending, n: items[limit-1].Seq}.encode(), nil
-}
-
-// LogIter calls fn for every sealed entry that the filter selects, in the order
-// of seq, and stops at its first error, which it returns as it is. It holds a
-// few hundred entries at a time and no transaction, so fn may be slow.
-func (s *Store) LogIter(ctx context.Context, f LogFilter, fn func(journal.Entry) error) error {
-	for {
-		w := f.where(f.AfterSeq, 0)
-		items, err := collect(ctx, s.read, scanEntry, "SELECT "+entryColumns+" FROM journal WHERE "+w.String()+
-			fmt.Sprintf(" ORDER BY seq LIMIT %d", logPage), w.args...)
-		if err != nil {
-			return s.wrap("read the log", err)
-		}
-		for _, e := range items {
-			if err := fn(e); err != nil {
-				return err
-			}
-			f.AfterSeq = e.Seq
-		}
-		if len(items) < logPage {
-			return nil
-		}
-	}
-}
-
-// where selects by the rarest of the columns that the filter names, by its index
-// and in the order of seq, and compares the others: a planner that knows nothing
-// of the values could choose the one that most entries have.
-func (f LogFilter) where(after, before int64) *where {
-	w := &where{}
-	w.add("seq > $%d", after)
-	if before > 0 {
-		w.add("seq < $%d", before)
-	}
-	chosen := false
-	for _, c := range [...]struct{ column, value string }{
-		{"run_id", f.RunID}, {"episode_id", f.EpisodeID}, {"fingerprint", f.Fingerprint}, {"target_name", f.TargetName}, {"reason", f.Reason},
-		{"action", f.Action}, {"alertname", f.AlertName}, {"playbook", f.Playbook}, {"namespace", f.Namespace}, {"outcome", f.Outcome},
-		{"target_kind", f.TargetKind}, {"kind", f.Kind},
-	} {
-		switch {
-		case c.value == "":
-		case chosen:
-			w.equal(c.column+" || ''", c.value)
-		default:
-			chosen = true
-			w.equal(c.column, c.value)
-			w.add(c.column + " <> ''") // as the index says of itself
-		}
-	}
-	at := "at"
-	if chosen {
-		at = "at + 0"
-	}
-	w.span(at, f.Since, f.Until)
-	return w
 }

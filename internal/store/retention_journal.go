@@ -81,9 +81,14 @@ func (p *pruner) entries(ctx context.Context, upTo int64) (int64, error) {
 		return 0, nil
 	}
 	return p.remove(ctx, func(t *txn) (Pruned, error) {
-		n, err := t.affected(ctx, "DELETE FROM journal WHERE seq <= $1", min(first+pruneBatch-1, upTo))
+		last := min(first+pruneBatch-1, upTo)
+		n, err := t.affected(ctx, "DELETE FROM journal WHERE seq <= $1", last)
 		if err != nil {
 			return nil, fmt.Errorf("remove from the journal: %w", err)
+		}
+		// The newest block stays: it says up to where blocks were counted.
+		if err := t.exec(ctx, "DELETE FROM journal_blocks WHERE last_seq <= $1 AND block < (SELECT MAX(block) FROM journal_blocks)", last); err != nil {
+			return nil, fmt.Errorf("remove blocks of the journal: %w", err)
 		}
 		return Pruned{"journal": n}, nil
 	})

@@ -37,6 +37,9 @@ type Settled struct {
 // A move leaves all that alone: nothing happened since.
 func (t *txn) settle(ctx context.Context, info BackupInfo, o RestoreOptions) (Settled, error) {
 	var out Settled
+	if err := t.countBlocks(ctx); err != nil {
+		return out, err
+	}
 	header, err := json.Marshal(info.BackupHeader)
 	if err != nil {
 		return out, fmt.Errorf("encode the header: %w", err)
