@@ -62,7 +62,9 @@ func fill(ctx context.Context, dsn string, runs, entries int) error {
 			ago + ", " + ago + ", " + ago + ", " + ago + ", " + ago + ", " + ago + ", " + ago + " FROM n",
 	}
 	if entries > 0 {
-		statements = append(statements, entryStatement(series(entries), id, padded, target, entries, runs, now))
+		statements = append(statements, entryStatement(series(entries), id, padded, target, entries, runs, now),
+			// As the sealer would have counted them.
+			"INSERT INTO journal_blocks (block, min_at, max_at, last_seq) SELECT seq / 1000, MIN(at), MAX(at), MAX(seq) FROM journal GROUP BY seq / 1000")
 	}
 	indexes, err := journalIndexes(ctx, db, driver)
 	if err != nil {

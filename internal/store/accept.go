@@ -19,6 +19,9 @@ const groupLimit = 128
 // context: one that hangs up must not undo what the others wait for.
 const acceptTimeout = 15 * time.Second
 
+// opAccept is the operation of a group of webhooks.
+const opAccept = "accept"
+
 type acceptRequest struct {
 	observed []observed
 	rejected []journal.Entry
@@ -188,7 +191,7 @@ func (s *Store) acceptGroup(group []acceptRequest) ([]AcceptResult, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), acceptTimeout)
 	defer cancel()
 	var results []AcceptResult
-	err := s.inTimedTx(ctx, "accept", func(t *txn) error {
+	err := s.inTimedTx(ctx, opAccept, func(t *txn) error {
 		results = make([]AcceptResult, len(group)) // the transaction may run again
 		f, err := t.lockSignals(ctx, group)
 		if err != nil {

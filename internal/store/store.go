@@ -39,6 +39,7 @@ type Store struct {
 	lock      *fileLock
 	anchor    *sql.Conn  // of SQLite: see watchFiles
 	clock     *wallClock // nil on PostgreSQL
+	turn      *turn      // nil on PostgreSQL
 	log       *slog.Logger
 	flapDwell time.Duration
 	metrics   *metrics
@@ -105,6 +106,8 @@ func newStore(loc location, o Options) (*Store, error) {
 	s.ord.Store(time.Now().UnixNano())
 	if loc.url != "" {
 		s.dialect = &postgresDialect
+	} else {
+		s.turn = &turn{}
 	}
 	return s, nil
 }

@@ -82,6 +82,12 @@ func (s *Store) tryTimedTx(ctx context.Context, fn func(*txn) error) (err error)
 		return ErrClosed
 	default:
 	}
+	if s.turn != nil {
+		if err := s.turn.take(ctx, Operation(ctx) == opAccept); err != nil {
+			return fmt.Errorf("begin: %w", err)
+		}
+		defer s.turn.give()
+	}
 	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{})
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
