@@ -19,7 +19,8 @@ const module = "github.com/alertmedic/alertmedic"
 // of this module. A package that is missing here fails the test: a new one must
 // be given its place.
 var layers = map[string][]string{
-	"internal/alert":    {},
+	"internal/parallel": {},
+	"internal/alert":    {"internal/parallel"},
 	"internal/action":   {},
 	"internal/journal":  {"internal/action"},
 	"internal/guard":    {"internal/action"},
@@ -29,7 +30,7 @@ var layers = map[string][]string{
 	"internal/rbac":     {"internal/action", "playbooks"},
 	"internal/kube":     {"internal/action", "internal/capacity", "internal/guard", "playbooks"},
 	"internal/promapi":  {"internal/alert", "internal/guard"},
-	"internal/store":    {"internal/action", "internal/alert", "internal/guard", "internal/journal"},
+	"internal/store":    {"internal/action", "internal/alert", "internal/guard", "internal/journal", "internal/parallel"},
 	"internal/config":   {"internal/action", "internal/guard", "internal/auth", "playbooks"},
 	"internal/simulate": {"internal/action", "internal/guard"},
 	"internal/engine": {"internal/simulate", "internal/action", "internal/alert", "internal/guard", "internal/journal", "internal/kube",

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/alertmedic/alertmedic/internal/parallel"
 )
 
 // Webhook is one decoded notification of Alertmanager's webhook version 4.
@@ -218,6 +220,8 @@ func (d *decoder) alerts() error {
 	if tok != json.Delim('[') {
 		return &EnvelopeError{Message: "alerts must be an array; point a webhook_configs receiver of Alertmanager here, without a custom payload"}
 	}
+	var raws []json.RawMessage
+	first := 0 // the place of the first of them
 	for i := 0; d.dec.More(); i++ {
 		if err := d.dec.Decode(&d.raw); err != nil {
 			return err
@@ -226,17 +230,41 @@ func (d *decoder) alerts() error {
 			d.dropped++
 			continue
 		}
-		a, notes, rej := checkAlert(d.raw, i, d.now, d.limits)
-		if rej != nil {
-			d.rejected = append(d.rejected, *rej)
-			continue
+		if raws = append(raws, bytes.Clone(d.raw)); len(raws) == checkedAtOnce {
+			d.check(raws, first)
+			raws, first = raws[:0], i+1
 		}
-		d.webhook.Alerts = append(d.webhook.Alerts, a)
-		d.webhook.Index = append(d.webhook.Index, i)
-		d.webhook.Notes = append(d.webhook.Notes, notes...)
 	}
+	d.check(raws, first)
 	_, err = d.dec.Token()
 	return err
+}
+
+// checkedAtOnce bounds how many alerts are held undecoded.
+const checkedAtOnce = 256
+
+// check decodes and checks alerts, of which the first has the place given, on
+// all processors: in a storm one webhook has hundreds of them.
+func (d *decoder) check(raws []json.RawMessage, first int) {
+	type checked struct {
+		alert    Alert
+		notes    []Note
+		rejected *Rejected
+	}
+	all := make([]checked, len(raws))
+	parallel.Each(len(raws), 16, func(i int) {
+		c := &all[i]
+		c.alert, c.notes, c.rejected = checkAlert(raws[i], first+i, d.now, d.limits)
+	})
+	for i, c := range all {
+		if c.rejected != nil {
+			d.rejected = append(d.rejected, *c.rejected)
+			continue
+		}
+		d.webhook.Alerts = append(d.webhook.Alerts, c.alert)
+		d.webhook.Index = append(d.webhook.Index, first+i)
+		d.webhook.Notes = append(d.webhook.Notes, c.notes...)
+	}
 }
 
 // deeper reports whether valid JSON nests more than limit levels.

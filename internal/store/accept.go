@@ -9,6 +9,7 @@ import (
 
 	"github.com/alertmedic/alertmedic/internal/alert"
 	"github.com/alertmedic/alertmedic/internal/journal"
+	"github.com/alertmedic/alertmedic/internal/parallel"
 )
 
 // groupLimit bounds how many webhooks share one transaction, so that a storm
@@ -18,9 +19,6 @@ const groupLimit = 128
 // acceptTimeout bounds one shared transaction. It does not follow any caller's
 // context: one that hangs up must not undo what the others wait for.
 const acceptTimeout = 15 * time.Second
-
-// opAccept is the operation of a group of webhooks.
-const opAccept = "accept"
 
 type acceptRequest struct {
 	observed []observed
@@ -74,27 +72,14 @@ func (s *Store) ObserveEpisodes(ctx context.Context, obs []Observation) (AcceptR
 	return s.Accept(ctx, Batch{Observations: obs})
 }
 
-// prepare does, in the caller's goroutine, all that needs no database.
+// prepare does, outside of the transaction, all that needs no database.
 func (s *Store) prepare(b Batch) (acceptRequest, error) {
 	req := acceptRequest{observed: make([]observed, len(b.Observations)), rejected: b.Rejected, out: make(chan acceptReply, 1)}
-	for i, o := range b.Observations {
-		if err := o.invalid(); err != nil {
-			return req, fmt.Errorf("alert %d: %w", i, err)
-		}
-		doc, err := json.Marshal(o.Alert)
-		if err != nil {
-			return req, fmt.Errorf("alert %d (%s): %w: encode the alert: %w", i, o.Alert.Name(), ErrInvalid, err)
-		}
-		p := observed{Observation: o, signal: o.signal(), doc: string(doc)}
-		if o.Alert.Status == alert.Firing {
-			if p.about, err = json.Marshal(struct {
-				Labels   map[string]string `json:"labels"`
-				StartsAt time.Time         `json:"startsAt"`
-			}{o.Alert.Labels, o.Alert.StartsAt}); err != nil {
-				return req, fmt.Errorf("alert %d (%s): %w: encode the labels: %w", i, o.Alert.Name(), ErrInvalid, err)
-			}
-		}
-		req.observed[i] = p
+	if err := inParts(len(b.Observations), func(i int) (err error) {
+		req.observed[i], err = prepareOne(i, b.Observations[i])
+		return err
+	}); err != nil {
+		return req, err
 	}
 	for _, e := range b.Rejected {
 		if _, err := encodeEntry(e); err != nil {
@@ -102,6 +87,39 @@ func (s *Store) prepare(b Batch) (acceptRequest, error) {
 		}
 	}
 	return req, nil
+}
+
+func prepareOne(i int, o Observation) (observed, error) {
+	if err := o.invalid(); err != nil {
+		return observed{}, fmt.Errorf("alert %d: %w", i, err)
+	}
+	doc, err := json.Marshal(o.Alert)
+	if err != nil {
+		return observed{}, fmt.Errorf("alert %d (%s): %w: encode the alert: %w", i, o.Alert.Name(), ErrInvalid, err)
+	}
+	p := observed{Observation: o, signal: o.signal(), doc: string(doc)}
+	if o.Alert.Status == alert.Firing {
+		if p.about, err = json.Marshal(struct {
+			Labels   map[string]string `json:"labels"`
+			StartsAt time.Time         `json:"startsAt"`
+		}{o.Alert.Labels, o.Alert.StartsAt}); err != nil {
+			return observed{}, fmt.Errorf("alert %d (%s): %w: encode the labels: %w", i, o.Alert.Name(), ErrInvalid, err)
+		}
+	}
+	return p, nil
+}
+
+// inParts calls fn for 0 to n-1, on all processors when there are many, and
+// returns the first error in that order.
+func inParts(n int, fn func(i int) error) error {
+	errs := make([]error, n)
+	parallel.Each(n, 64, func(i int) { errs[i] = fn(i) })
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // gatherFor is how long a group waits for the senders of the group before it,
@@ -191,7 +209,7 @@ func (s *Store) acceptGroup(group []acceptRequest) ([]AcceptResult, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), acceptTimeout)
 	defer cancel()
 	var results []AcceptResult
-	err := s.inTimedTx(ctx, opAccept, func(t *txn) error {
+	err := s.inTimedTx(ctx, "accept", len(group), func(t *txn) error {
 		results = make([]AcceptResult, len(group)) // the transaction may run again
 		f, err := t.lockSignals(ctx, group)
 		if err != nil {

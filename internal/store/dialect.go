@@ -33,7 +33,8 @@ type dialect struct {
 	forUpdate string
 	// skipLocked does so for rows that nobody else has locked.
 	skipLocked string
-	// now reads the database's clock; "" takes the process's wallClock.
+	// now is the expression of the database's clock, taken anew wherever it stands;
+	// "" takes the process's wallClock.
 	now string
 	// arrays says that a parameter can be an array, see bulk.
 	arrays bool
@@ -66,7 +67,7 @@ var postgresDialect = dialect{
 	goose:         goose.DialectPostgres,
 	forUpdate:     " FOR UPDATE",
 	skipLocked:    " FOR UPDATE SKIP LOCKED",
-	now:           "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
+	now:           "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
 	arrays:        true,
 	committers:    2,
 	migrationLock: "SELECT set_config('idle_in_transaction_session_timeout', '0', true), pg_advisory_xact_lock(1634497905, hashtext(current_schema()))",

@@ -11,7 +11,7 @@ import (
 // sleeping. Replicas on one database share the shift, as they share the clock.
 func (s *Store) UseShiftedClock() {
 	d := *s.dialect
-	d.now = `SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT) + COALESCE((SELECT high_water FROM clock WHERE id = 1), 0)`
+	d.now = `CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT) + COALESCE((SELECT high_water FROM clock WHERE id = 1), 0)`
 	s.dialect = &d
 }
 

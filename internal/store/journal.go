@@ -43,26 +43,31 @@ func (t *txn) append(ctx context.Context, entries ...journal.Entry) error {
 
 func (t *txn) entryRows(entries []journal.Entry) ([][]any, error) {
 	rows := make([][]any, len(entries))
-	for i, e := range entries {
-		if e.ID == "" {
-			var err error
-			if e.ID, err = newID(); err != nil {
-				return nil, err
-			}
-		}
-		e.At = journal.Microseconds(cmpTime(e.At, t.now))
-		doc, err := encodeEntry(e)
-		if err != nil {
+	first := t.s.ord.Add(int64(len(entries))) - int64(len(entries)) + 1
+	return rows, inParts(len(entries), func(i int) (err error) {
+		rows[i], err = t.entryRow(entries[i], first+int64(i))
+		return err
+	})
+}
+
+func (t *txn) entryRow(e journal.Entry, ord int64) ([]any, error) {
+	if e.ID == "" {
+		var err error
+		if e.ID, err = newID(); err != nil {
 			return nil, err
 		}
-		var namespace, kind, name string
-		if e.Target != nil {
-			namespace, kind, name = e.Target.Namespace, string(e.Target.Kind), e.Target.Name
-		}
-		rows[i] = []any{text(e.ID), micros(t.now), t.s.ord.Add(1), micros(e.At), string(e.Kind), text(e.RunID), text(e.EpisodeID), text(e.Fingerprint), text(e.AlertName),
-			text(e.Playbook), text(namespace), text(kind), text(name), text(e.Action), text(e.Outcome), text(e.Reason), string(doc)}
 	}
-	return rows, nil
+	e.At = journal.Microseconds(cmpTime(e.At, t.now))
+	doc, err := encodeEntry(e)
+	if err != nil {
+		return nil, err
+	}
+	var namespace, kind, name string
+	if e.Target != nil {
+		namespace, kind, name = e.Target.Namespace, string(e.Target.Kind), e.Target.Name
+	}
+	return []any{text(e.ID), micros(t.now), ord, micros(e.At), string(e.Kind), text(e.RunID), text(e.EpisodeID), text(e.Fingerprint), text(e.AlertName),
+		text(e.Playbook), text(namespace), text(kind), text(name), text(e.Action), text(e.Outcome), text(e.Reason), string(doc)}, nil
 }
 
 func cmpTime(t, fallback time.Time) time.Time {

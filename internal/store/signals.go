@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"errors"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -37,35 +37,63 @@ func (t *txn) lockSignals(ctx context.Context, group []acceptRequest) (*folding,
 }
 
 // readEach is for SQLite: there is one writer, and a signal that is not there
-// needs no row yet.
+// needs no row yet. Most of the signals in a storm are new, so all are looked up
+// by one statement for each source.
 func (f *folding) readEach(ctx context.Context, sorted []*signal) error {
 	if err := f.tick(ctx); err != nil {
 		return err
 	}
-	for _, sig := range sorted {
-		err := f.QueryRowContext(ctx, "SELECT episode_id, orphaned_at FROM signals WHERE source = $1 AND fingerprint = $2",
-			sig.Source, sig.Fingerprint).Scan(&sig.episodeID, &sig.orphanedAt)
-		if errors.Is(err, sql.ErrNoRows) {
-			continue
+	for len(sorted) > 0 {
+		n := slices.IndexFunc(sorted, func(sig *signal) bool { return sig.Source != sorted[0].Source })
+		if n < 0 {
+			n = len(sorted)
 		}
+		fingerprints := make([]string, n)
+		for i, sig := range sorted[:n] {
+			fingerprints[i] = sig.Fingerprint
+		}
+		wanted, err := json.Marshal(fingerprints)
 		if err != nil {
-			return fmt.Errorf("read the signal: %w", err)
+			return fmt.Errorf("encode the fingerprints: %w", err)
 		}
-		if sig.episodeID == "" {
-			continue
-		}
-		ep, err := f.s.episode(ctx, f, sig.episodeID, "")
+		found, err := collect(ctx, f, scanSignal, `SELECT s.source, s.fingerprint, s.episode_id, s.orphaned_at
+			FROM json_each($1) AS wanted CROSS JOIN signals AS s ON s.source = $2 AND s.fingerprint = wanted.value`, string(wanted), sorted[0].Source)
 		if err != nil {
-			return err
+			return fmt.Errorf("read the signals: %w", err)
 		}
-		sig.latest = &episode{Episode: ep}
-		names, err := collect(ctx, f, scanString, "SELECT playbook FROM candidates WHERE episode_id = $1", ep.ID)
-		if err != nil {
-			return fmt.Errorf("read the candidates: %w", err)
+		for _, row := range found {
+			if err := f.known(ctx, row); err != nil {
+				return err
+			}
 		}
-		sig.latest.playbooks = set(names)
+		sorted = sorted[n:]
 	}
 	return nil
+}
+
+// known reads what there is of a signal that has a row.
+func (f *folding) known(ctx context.Context, row signal) error {
+	sig := f.signals[row.Signal]
+	sig.episodeID, sig.orphanedAt = row.episodeID, row.orphanedAt
+	if sig.episodeID == "" {
+		return nil
+	}
+	ep, err := f.s.episode(ctx, f, sig.episodeID, "")
+	if err != nil {
+		return err
+	}
+	sig.latest = &episode{Episode: ep}
+	names, err := collect(ctx, f, scanString, "SELECT playbook FROM candidates WHERE episode_id = $1", ep.ID)
+	if err != nil {
+		return fmt.Errorf("read the candidates: %w", err)
+	}
+	sig.latest.playbooks = set(names)
+	return nil
+}
+
+func scanSignal(r scanner) (signal, error) {
+	var sig signal
+	return sig, r.Scan(&sig.Source, &sig.Fingerprint, &sig.episodeID, &sig.orphanedAt)
 }
 
 func set(names []string) map[string]bool {
@@ -83,19 +111,22 @@ func (f *folding) lockAll(ctx context.Context, sorted []*signal) error {
 	for i, sig := range sorted {
 		sources[i], fingerprints[i] = sig.Source, sig.Fingerprint
 	}
+	// The locks may have been waited for: each row tells the time at which it was
+	// locked, and the latest is that of the transaction.
+	var latest int64
 	found, err := collect(ctx, f, func(r scanner) (signal, error) {
 		var sig signal
-		return sig, r.Scan(&sig.Source, &sig.Fingerprint, &sig.episodeID, &sig.orphanedAt)
+		var locked int64
+		err := r.Scan(&sig.Source, &sig.Fingerprint, &sig.episodeID, &sig.orphanedAt, &locked)
+		latest = max(latest, locked)
+		return sig, err
 	}, `INSERT INTO signals AS s (source, fingerprint) SELECT * FROM unnest($1::text[], $2::text[])
 		ON CONFLICT (source, fingerprint) DO UPDATE SET source = excluded.source
-		RETURNING s.source, s.fingerprint, s.episode_id, s.orphaned_at`, sources, fingerprints)
+		RETURNING s.source, s.fingerprint, s.episode_id, s.orphaned_at, `+f.s.dialect.now, sources, fingerprints)
 	if err != nil {
 		return fmt.Errorf("lock the signals: %w", err)
 	}
-	// The locks may have been waited for.
-	if err := f.tick(ctx); err != nil {
-		return err
-	}
+	f.now = fromMicros(latest)
 	var ids []string
 	for _, row := range found {
 		sig := f.signals[row.Signal]

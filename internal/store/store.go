@@ -216,7 +216,7 @@ func (s *Store) now(ctx context.Context, q querier) (time.Time, error) {
 		return s.clock.now(), nil
 	}
 	var us int64
-	if err := q.QueryRowContext(ctx, s.dialect.now).Scan(&us); err != nil {
+	if err := q.QueryRowContext(ctx, "SELECT "+s.dialect.now).Scan(&us); err != nil {
 		return time.Time{}, s.wrap("read the database's clock", err)
 	}
 	return fromMicros(us), nil

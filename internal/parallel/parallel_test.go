@@ -1,0 +1,50 @@
+package parallel_test
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/alertmedic/alertmedic/internal/parallel"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestEachIsCalledOnce(t *testing.T) {
+	for _, n := range []int{0, 1, 2, 15, 16, 17, 33, 1000} {
+		for _, atLeast := range []int{0, 1, 16} {
+			calls := make([]atomic.Int32, n)
+			parallel.Each(n, atLeast, func(i int) { calls[i].Add(1) })
+			for i := range calls {
+				require.Equal(t, int32(1), calls[i].Load(), "%d of %d, at least %d", i, n, atLeast)
+			}
+		}
+	}
+}
+
+// Whoever panics, all others have ended, and the caller can recover.
+func TestAPanicReachesTheCaller(t *testing.T) {
+	for _, culprit := range []int{0, 999} {
+		var mu sync.Mutex
+		running := 0
+		require.Panics(t, func() {
+			parallel.Each(1000, 1, func(i int) {
+				mu.Lock()
+				running++
+				mu.Unlock()
+				defer func() {
+					mu.Lock()
+					running--
+					mu.Unlock()
+				}()
+				if i == culprit {
+					panic("boom")
+				}
+			})
+		})
+		require.Zero(t, running)
+	}
+}
