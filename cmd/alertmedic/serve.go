@@ -17,14 +17,14 @@ import (
 )
 
 func (cl *cli) serveCommand() *cobra.Command {
-	var file string
+	var file, profiles string
 	cmd := &cobra.Command{
 		Use: "serve", Short: "Receive alerts and remedy them", Args: cobra.NoArgs,
 		Long: `Serve the webhook for Alertmanager, the API and the metrics, and work on runs
 until SIGTERM or SIGINT. SIGHUP reads playbooks and tokens again; what is wrong in
 them is logged, and what was loaded before stays in force.`,
 		Example: `  alertmedic serve --config /etc/alertmedic/alertmedic.yaml`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			cfg, err := config.Load(cl.configFile(file))
 			if problems, ok := located(err); ok {
 				return fmt.Errorf("%s in the configuration:\n%w", count(len(problems.Problems), "problem"), err)
@@ -36,10 +36,19 @@ them is logged, and what was loaded before stays in force.`,
 			ctx, cancel := context.WithCancel(cmd.Context())
 			defer cancel()
 			collectEarly(cl.env)
-			return runApp(ctx, cfg, newLogger(cl.err, cfg.Log), reload)
+			log := newLogger(cl.err, cfg.Log)
+			if profiles != "" {
+				end, failed := serveProfiles(ctx, profiles, log)
+				if failed != nil {
+					return failed
+				}
+				defer func() { err = errors.Join(err, end()) }()
+			}
+			return runApp(ctx, cfg, log, reload)
 		},
 	}
 	cl.configFlag(cmd, &file)
+	cmd.Flags().StringVar(&profiles, "pprof-address", "", "serve Go's profiles of the process on this HOST:PORT, best of 127.0.0.1 (default nowhere)")
 	return cmd
 }
 

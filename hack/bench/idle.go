@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"syscall"
@@ -103,8 +104,9 @@ func working(ctx context.Context, b *bench) error {
 				if err != nil {
 					return err
 				}
+				taken := b.profiling(ctx, m, fmt.Sprintf("profile?seconds=%d", int(stretch.Seconds())), fmt.Sprintf("service-%s-%d", kind, connections))
 				got, err := load(ctx, m.address, shape, &n, connections, stretch)
-				if err != nil {
+				if err := errors.Join(err, taken()); err != nil {
 					return fmt.Errorf("%s: %w\n%s", kind, err, m.Tail())
 				}
 				rates, ratios = append(rates, got.rate), append(ratios, got.rate/base.rate)

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -105,6 +107,7 @@ type medic struct {
 	*testcluster.Process
 	url, address string
 	launched     time.Time
+	profiles     string // base URL of its profiles, "" when none are kept
 }
 
 // startMedic runs the service and waits until it is ready.
@@ -209,12 +212,49 @@ safety:
 		return nil, err
 	}
 	b.onEnd(host.Stop)
-	launched := time.Now()
-	p, err := host.Start(s.name, path, []string{"serve", "--config", config}, nil)
-	if err != nil {
+	args := []string{"serve", "--config", config}
+	m := &medic{url: "http://" + address, address: address, launched: time.Now()}
+	if b.profiles != "" {
+		port, err := testcluster.FreePort()
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, fmt.Sprintf("--pprof-address=127.0.0.1:%d", port))
+		m.profiles = fmt.Sprintf("http://127.0.0.1:%d/debug/pprof/", port)
+	}
+	if m.Process, err = host.Start(s.name, path, args, nil); err != nil {
 		return nil, err
 	}
-	return &medic{Process: p, url: "http://" + address, address: address, launched: launched}, nil
+	return m, nil
+}
+
+// profiling keeps a profile of the service, such as "profile?seconds=2" or
+// "heap", that is taken from now on; done waits for it.
+func (b *bench) profiling(ctx context.Context, m *medic, what, name string) (done func() error) {
+	if m.profiles == "" {
+		return func() error { return nil }
+	}
+	taken := make(chan error, 1)
+	go func() {
+		taken <- func() error {
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.profiles+what, nil)
+			if err != nil {
+				return err
+			}
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				return err
+			}
+			defer resp.Body.Close()
+			f, err := os.Create(filepath.Join(b.profiles, b.scenario+"-"+name+".pprof"))
+			if err != nil {
+				return err
+			}
+			_, err = io.Copy(f, resp.Body)
+			return errors.Join(err, f.Close())
+		}()
+	}()
+	return func() error { return <-taken }
 }
 
 // made is nil for what is there already, since another scenario.

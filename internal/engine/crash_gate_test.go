@@ -208,12 +208,13 @@ func (c *tappedConn) ExecContext(ctx context.Context, query string, args []drive
 }
 
 func (c *tappedConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	if strings.Contains(query, "clock_timestamp()") {
+	if strings.HasPrefix(query, "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp())") {
 		if c.gate.died() {
 			return nil, errDead
 		}
 		return &clockRows{now: c.gate.clock().UnixMicro()}, nil
 	}
+	query = strings.ReplaceAll(query, "clock_timestamp()", fmt.Sprintf("to_timestamp(%d / 1000000.0)", c.gate.clock().UnixMicro()))
 	return c.queried(ctx, brief(query), func() (driver.Rows, error) {
 		return c.Conn.(driver.QueryerContext).QueryContext(ctx, query, args)
 	})

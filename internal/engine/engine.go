@@ -292,6 +292,12 @@ func (e *Engine) claim(ctx context.Context, slots, freed chan struct{}, workers 
 	return len(runs)+len(cands) > 0 && free > len(cands), nil
 }
 
+// sealPause is how long entries may wait for others that are sealed with them. A
+// seal is a transaction with an fsync of its own: one after each commit would
+// take as much of the database as the commits do, and be in the way of a run's
+// next step.
+const sealPause = 50 * time.Millisecond
+
 // sealLoop gives the journal its order; the store lets one process at a time.
 func (e *Engine) sealLoop(ctx context.Context) error {
 	for {
@@ -309,12 +315,23 @@ func (e *Engine) sealLoop(ctx context.Context) error {
 		if err != nil {
 			e.Logger.Error("seal the journal; trying again", "err", err, "after", e.Poll)
 		}
-		if n > 0 {
+		if n == store.SealBatch {
 			continue
 		}
-		if e.waitForWork(ctx, changed, nil) != nil {
-			continue // the branch above ends the loop
+		// When the context ends meanwhile, the branch above ends the loop.
+		if n > 0 || e.waitForWork(ctx, changed, nil) == nil {
+			pause(ctx, sealPause)
 		}
+	}
+}
+
+// pause waits, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
 	}
 }
 

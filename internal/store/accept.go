@@ -209,7 +209,7 @@ func (s *Store) acceptGroup(group []acceptRequest) ([]AcceptResult, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), acceptTimeout)
 	defer cancel()
 	var results []AcceptResult
-	err := s.inTimedTx(ctx, "accept", len(group), func(t *txn) error {
+	err := s.inTimedTx(ctx, "accept", true, func(t *txn) error {
 		results = make([]AcceptResult, len(group)) // the transaction may run again
 		f, err := t.lockSignals(ctx, group)
 		if err != nil {

@@ -79,13 +79,15 @@ func cmpTime(t, fallback time.Time) time.Time {
 
 const (
 	sealerLease = 3 * time.Second
-	sealBatch   = 500
-	sealChunk   = 100 // rows of one UPDATE
+	// SealBatch is the most entries that are sealed at once: more would hold up
+	// everybody else on SQLite.
+	SealBatch = 100
 )
 
-// Seal gives waiting entries their seq and hash, up to a batch of them, and
+// Seal gives waiting entries their seq and hash, up to SealBatch of them, and
 // returns how many. One owner at a time does it, by a lease; for the others it
-// returns 0. Call it until it returns 0, then again after Changed or a while.
+// returns 0. Call it until it returns less than SealBatch, then again after
+// Changed or a while.
 func (s *Store) Seal(ctx context.Context, owner string) (int, error) {
 	waiting, err := exists(ctx, s.read, "SELECT 1 FROM journal WHERE seq IS NULL LIMIT 1")
 	if err != nil || !waiting {
@@ -124,7 +126,7 @@ func (t *txn) seal(ctx context.Context) (int, error) {
 	docs, err := collect(ctx, t, func(r scanner) (string, error) {
 		var doc string
 		return doc, r.Scan(&doc)
-	}, fmt.Sprintf("SELECT doc FROM journal WHERE seq IS NULL ORDER BY recorded, ord, id LIMIT %d", sealBatch))
+	}, fmt.Sprintf("SELECT doc FROM journal WHERE seq IS NULL ORDER BY recorded, ord, id LIMIT %d", SealBatch))
 	if err != nil {
 		return 0, fmt.Errorf("read the entries to seal: %w", err)
 	}
@@ -140,10 +142,11 @@ func (t *txn) seal(ctx context.Context) (int, error) {
 		head = journal.Head{Seq: e.Seq, Hash: e.Hash}
 		sealed = append(sealed, e)
 	}
-	for chunk := sealed; len(chunk) > 0; chunk = chunk[min(sealChunk, len(chunk)):] {
-		if err := t.writeSeals(ctx, chunk[:min(sealChunk, len(chunk))]); err != nil {
-			return 0, fmt.Errorf("write the seals: %w", err)
-		}
+	if len(sealed) == 0 {
+		return 0, nil
+	}
+	if err := t.writeSeals(ctx, sealed); err != nil {
+		return 0, fmt.Errorf("write the seals: %w", err)
 	}
 	return len(sealed), t.countBlocks(ctx)
 }

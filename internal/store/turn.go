@@ -2,57 +2,46 @@ package store
 
 import (
 	"context"
-	"slices"
 	"sync"
 )
 
 // turn hands SQLite's one writer to one transaction after another. Without it a
 // group of webhooks would wait for every transaction of the engine that came
-// before, each with an fsync of its own, and its senders with it. When both wait,
-// some webhooks go first, as many as acceptsAhead, then one of the others: they
-// go in the order in which they came, so none waits for ever.
+// before, each with an fsync of its own, and its senders with it: when both
+// wait, they take turns, so neither is held up for longer than one of the other.
+// Among themselves the others go in the order in which they came.
 type turn struct {
-	mu      sync.Mutex
-	taken   bool
-	ahead   int // webhooks since one of the others had the turn, while some waited
-	accepts []waiter
-	others  []waiter
-}
-
-// acceptsAhead is how many webhooks go before another transaction that waits: a
-// few groups from a handful of senders, or one from hundreds.
-const acceptsAhead = 48
-
-// waiter waits for the turn, with a number of webhooks, or 0 for anything else.
-type waiter struct {
-	webhooks int
-	turn     chan struct{} // with room for one: whoever gives never waits
+	mu       sync.Mutex
+	taken    bool
+	accepted bool // the last one was a group of webhooks
+	accepts  []chan struct{}
+	others   []chan struct{}
 }
 
 // take waits for the turn. The error is ctx's own; after none, call give.
-func (t *turn) take(ctx context.Context, webhooks int) error {
+func (t *turn) take(ctx context.Context, accept bool) error {
 	t.mu.Lock()
 	if !t.taken {
-		t.taken = true
+		t.taken, t.accepted = true, accept
 		t.mu.Unlock()
 		return nil
 	}
 	queue := &t.others
-	if webhooks > 0 {
+	if accept {
 		queue = &t.accepts
 	}
-	mine := waiter{webhooks, make(chan struct{}, 1)}
+	mine := make(chan struct{}, 1)
 	*queue = append(*queue, mine)
 	t.mu.Unlock()
 	select {
-	case <-mine.turn:
+	case <-mine:
 		return nil
 	case <-ctx.Done():
 	}
 	t.mu.Lock()
-	for i, w := range *queue {
-		if w == mine {
-			*queue = slices.Delete(*queue, i, i+1)
+	for i, c := range *queue {
+		if c == mine {
+			*queue = append((*queue)[:i:i], (*queue)[i+1:]...)
 			t.mu.Unlock()
 			return ctx.Err()
 		}
@@ -67,18 +56,15 @@ func (t *turn) give() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	queue := &t.accepts
-	switch {
-	case len(t.others) == 0:
-		t.ahead = 0
-	case len(t.accepts) == 0 || t.ahead >= acceptsAhead:
-		queue, t.ahead = &t.others, 0
+	if len(t.accepts) == 0 || t.accepted && len(t.others) > 0 {
+		queue = &t.others
 	}
 	if len(*queue) == 0 {
 		t.taken = false
 		return
 	}
+	t.accepted = queue == &t.accepts
 	next := (*queue)[0]
-	*queue = slices.Delete(*queue, 0, 1)
-	t.ahead += next.webhooks
-	next.turn <- struct{}{}
+	*queue = (*queue)[1:]
+	next <- struct{}{}
 }

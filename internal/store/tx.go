@@ -36,7 +36,7 @@ var errRace = errors.New("another transaction was faster")
 // inTx runs fn in a write transaction and commits it durably, or leaves nothing
 // behind. fn may run more than once.
 func (s *Store) inTx(ctx context.Context, what string, fn func(*txn) error) error {
-	return s.inTimedTx(ctx, what, 0, timed(ctx, fn))
+	return s.inTimedTx(ctx, what, false, timed(ctx, fn))
 }
 
 // timed has the time taken before fn.
@@ -50,13 +50,13 @@ func timed(ctx context.Context, fn func(*txn) error) func(*txn) error {
 }
 
 // inTimedTx is inTx for an fn that takes the time itself, by tick, before it
-// writes anything that is timed. webhooks is how many it accepts, see turn.
-func (s *Store) inTimedTx(ctx context.Context, what string, webhooks int, fn func(*txn) error) error {
+// writes anything that is timed. accept says that it is a group of webhooks, see turn.
+func (s *Store) inTimedTx(ctx context.Context, what string, accept bool, fn func(*txn) error) error {
 	var err error
 	start := time.Now()
 	ctx = withOperation(ctx, what)
 	for range txRetries {
-		err = s.tryTimedTx(ctx, webhooks, fn)
+		err = s.tryTimedTx(ctx, accept, fn)
 		if err == nil || !errors.Is(err, errRace) && s.dialect.fault(err) != faultRetry {
 			break
 		}
@@ -73,17 +73,17 @@ func (s *Store) inTimedTx(ctx context.Context, what string, webhooks int, fn fun
 
 // tryTx runs fn in a write transaction once.
 func (s *Store) tryTx(ctx context.Context, fn func(*txn) error) error {
-	return s.tryTimedTx(ctx, 0, timed(ctx, fn))
+	return s.tryTimedTx(ctx, false, timed(ctx, fn))
 }
 
-func (s *Store) tryTimedTx(ctx context.Context, webhooks int, fn func(*txn) error) (err error) {
+func (s *Store) tryTimedTx(ctx context.Context, accept bool, fn func(*txn) error) (err error) {
 	select {
 	case <-s.closing:
 		return ErrClosed
 	default:
 	}
 	if s.turn != nil {
-		if err := s.turn.take(ctx, webhooks); err != nil {
+		if err := s.turn.take(ctx, accept); err != nil {
 			return fmt.Errorf("begin: %w", err)
 		}
 		defer s.turn.give()
