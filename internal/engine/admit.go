@@ -143,9 +143,12 @@ func (w *work) gather(ctx context.Context, s guard.Subject, plan action.Plan) gu
 	protect := w.e.Protect
 	protect.ControlPlane = s.Limits.ControlPlane == guard.ControlPlaneOneAtATime
 	protect.Named = s.NamedNamespaces
-	observed, err := w.e.Store.Now(ctx)
-	if err != nil {
-		return guard.Evidence{Errors: []string{"reading the store's clock: " + err.Error()}}
+	observed := w.read.since // what was read for this decision before counts as well
+	if observed.IsZero() {
+		var err error
+		if observed, err = w.e.Store.Now(ctx); err != nil {
+			return guard.Evidence{Errors: []string{"reading the store's clock: " + err.Error()}}
+		}
 	}
 	ev := w.e.Cluster.Evidence(ctx, kube.EvidenceRequest{
 		Target: s.Target, Protect: protect,

@@ -21,7 +21,8 @@ func (e *Engine) resolve(ctx context.Context, c store.Candidate) {
 	log := e.Logger.With("candidate", c.ID, "playbook", c.Playbook, "alertname", c.Episode.Alert.Name())
 	// The call has a deadline of its own: one that is used up by an API server that
 	// says nothing must leave time to write that down.
-	res, err := e.resolutionInTime(ctx, c)
+	read := kube.NewReading()
+	began, res, err := e.resolutionInTime(kube.WithReading(ctx, read), c)
 	ctx, cancel := context.WithTimeout(ctx, e.CallTimeout)
 	defer cancel()
 	if err != nil {
@@ -49,6 +50,7 @@ func (e *Engine) resolve(ctx context.Context, c store.Candidate) {
 		log.Debug("resolved", "outcome", res.Outcome, "reason", res.Reason, "run", out.RunID)
 		e.m.resolutions.WithLabelValues(c.Playbook, resolutionLabel(res, out)).Inc()
 		if out.Created {
+			e.readings.leave(out.RunID, reading{read, began})
 			e.m.started.WithLabelValues(c.Playbook).Inc()
 		}
 	}
@@ -82,18 +84,20 @@ func resolutionLabel(r store.Resolution, out store.ResolveResult) string {
 	return "retry"
 }
 
-func (e *Engine) resolutionInTime(ctx context.Context, c store.Candidate) (store.Resolution, error) {
+// resolutionInTime also returns the time of the store before anything was read.
+func (e *Engine) resolutionInTime(ctx context.Context, c store.Candidate) (time.Time, store.Resolution, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.CallTimeout)
 	defer cancel()
-	return e.resolution(ctx, c)
+	now, err := e.Store.Now(ctx)
+	if err != nil {
+		return now, store.Resolution{}, fmt.Errorf("read the clock: %w", err)
+	}
+	res, err := e.resolution(ctx, c, now)
+	return now, res, err
 }
 
 // resolution decides about a candidate. An error is temporary.
-func (e *Engine) resolution(ctx context.Context, c store.Candidate) (store.Resolution, error) {
-	now, err := e.Store.Now(ctx)
-	if err != nil {
-		return store.Resolution{}, fmt.Errorf("read the clock: %w", err)
-	}
+func (e *Engine) resolution(ctx context.Context, c store.Candidate, now time.Time) (store.Resolution, error) {
 	if !c.ExpiresAt.After(now) {
 		return ended(store.Expired, "expired", "no target could be resolved before limits.expireAfter was over; the log of the process says why of each attempt"), nil
 	}

@@ -29,6 +29,7 @@ type work struct {
 	now    time.Time
 	queued []journal.Entry // to go with the next transition
 	held   *claim          // the lease, renewed in the background
+	read   reading         // of the decision at hand
 	alive  bool            // the lease is still ours and the run has not been let go of
 	told   bool            // the next transition carries a report
 	report Report
@@ -50,6 +51,7 @@ func (e *Engine) drive(ctx context.Context, run store.Run) {
 			log.Error("panic while working on the run; its lease runs out and it is tried again", "panic", p, "stack", string(debug.Stack()))
 		}
 	}()
+	w.read = e.readings.take(run.ID)
 	err := w.load(wctx)
 	for err == nil && w.alive {
 		if ctx.Err() != nil {
@@ -134,6 +136,8 @@ func (w *work) advance(ctx context.Context) error {
 	if w.now, err = w.e.Store.Now(ctx); err != nil {
 		return fmt.Errorf("read the clock: %w", err)
 	}
+	before := w.read
+	w.read = reading{}
 	for _, i := range w.order() {
 		if w.steps[i].Status == store.StepIntended {
 			return w.recover(ctx, w.steps[i])
@@ -141,11 +145,11 @@ func (w *work) advance(ctx context.Context) error {
 	}
 	switch w.st.Stage {
 	case stagePlan:
-		return w.plan(ctx)
+		return w.plan(w.reads(ctx, before))
 	case stageApproval:
-		return w.awaitApproval(ctx)
+		return w.awaitApproval(w.reads(ctx, reading{}))
 	case stageStep:
-		return w.step(ctx)
+		return w.step(w.reads(ctx, reading{}))
 	case stageVerify:
 		return w.verify(ctx)
 	case stageRevert:

@@ -139,6 +139,7 @@ type Engine struct {
 	resync   chan struct{}
 	leases   *leases
 	resynced resyncedSources
+	readings readings
 	stormy   chan struct{}
 }
 

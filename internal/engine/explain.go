@@ -114,7 +114,7 @@ func (e *Engine) explain(ctx context.Context, pb *playbooks.Playbook, src Source
 	}
 	c := store.Candidate{Playbook: pb.Name, PlaybookHash: pb.Hash, Priority: pb.Priority, Exclusive: pb.Exclusive, ExpiresAt: now.Add(time.Hour),
 		Episode: store.Episode{Signal: alert.Signal{Source: src.Name, Fingerprint: a.Fingerprint}, Cluster: src.Cluster, Alert: a, Open: true, OpenedAt: now, LastSeen: now}}
-	res, err := e.resolutionInTime(ctx, c)
+	_, res, err := e.resolutionInTime(ctx, c)
 	switch {
 	case err != nil:
 		out.Matched, out.Why = true, err.Error()

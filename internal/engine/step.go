@@ -10,6 +10,7 @@ import (
 	"github.com/alertmedic/alertmedic/internal/action"
 	"github.com/alertmedic/alertmedic/internal/guard"
 	"github.com/alertmedic/alertmedic/internal/journal"
+	"github.com/alertmedic/alertmedic/internal/kube"
 	"github.com/alertmedic/alertmedic/internal/store"
 	"github.com/alertmedic/alertmedic/playbooks"
 )
@@ -81,7 +82,7 @@ func (w *work) call(ctx context.Context, s store.Step) error {
 	if err != nil {
 		return w.callFailed(ctx, s, action.Result{}, action.Errorf(action.ReasonUnavailable, "nothing was sent: %w", err))
 	}
-	cctx, cancel := context.WithTimeout(calls, s.CallDeadline.Sub(w.now))
+	cctx, cancel := context.WithTimeout(kube.WithReading(calls, w.read.Reading), s.CallDeadline.Sub(w.now))
 	defer cancel()
 	began := time.Now()
 	res, err := w.e.Actions.Apply(cctx, plan, s.State)

@@ -101,7 +101,7 @@ func New(options Options) (*Client, error) {
 	config.QPS, config.Burst = 0, 0
 	config.RateLimiter = flowcontrol.NewTokenBucketRateLimiter(options.QPS, options.Burst)
 	config.WarningHandlerWithContext = warnings{options.Logger}
-	config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return once{rt} })
+	config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return readings{once{rt}} })
 
 	c := &Client{
 		options:  options,
