@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"net/http"
 	"syscall"
 	"testing"
 
@@ -38,6 +39,10 @@ func TestServe(t *testing.T) {
 	require.Equal(t, exitError, r.code)
 	require.Contains(t, r.err, "alertmedic: stub")
 
+	r = f.run(t, "serve", "--pprof-address", "127.0.0.1:nonsense")
+	require.Equal(t, exitError, r.code)
+	require.Contains(t, r.err, "give --pprof-address a free HOST:PORT")
+
 	// Stopped in order by SIGTERM is a success; by ^C it is what a shell expects.
 	for s, code := range map[syscall.Signal]int{syscall.SIGTERM: 0, syscall.SIGINT: 130} {
 		ctx, cancel := context.WithCancelCause(t.Context())
@@ -59,4 +64,21 @@ func TestNewLogger(t *testing.T) {
 	var line map[string]any
 	require.NoError(t, json.Unmarshal(b.Bytes(), &line))
 	require.Equal(t, "yes", line["msg"])
+}
+
+func TestServeProfiles(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	end, err := serveProfiles(t.Context(), "127.0.0.1:0", slog.New(slog.NewJSONHandler(&b, nil)))
+	require.NoError(t, err)
+	var line struct{ URL string }
+	require.NoError(t, json.Unmarshal(b.Bytes(), &line))
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get(line.URL + "heap")
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, http.StatusOK, resp.StatusCode)
+	require.NoError(t, end())
+	_, err = client.Get(line.URL)
+	require.Error(t, err, "nobody answers afterwards")
 }

@@ -41,6 +41,7 @@ type world struct {
 	nodes   *guard.NodeEvidence
 	missing []string
 	facts   playbooks.Facts
+	looked  int // how often the facts were read
 	uid     string // the live UID; "" means the target's own
 	errs    []string
 	witness func(*guard.Evidence) // adds to what is observed
@@ -150,6 +151,7 @@ func (w *world) Evidence(_ context.Context, req kube.EvidenceRequest) guard.Evid
 }
 
 func (w *world) Facts(context.Context, action.Target) (playbooks.Facts, map[string]any, error) {
+	w.looked++
 	if w.gone {
 		return playbooks.Facts{}, nil, action.Errorf(action.ReasonGone, "not found")
 	}

@@ -65,12 +65,16 @@ func TestAReadingReadsEachObjectOnce(t *testing.T) {
 		time.Sleep(time.Nanosecond)
 		require.Equal(t, "xxxxx", ask(t, rt, ctx, "GET", deployment, ""), "too old")
 
+		// A question about rights does not end it.
+		ask(t, rt, ctx, "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", "somebody")
+		require.Len(t, ask(t, rt, ctx, "GET", deployment, ""), 5)
+
 		// A change ends it, whatever became of the change.
 		s.status = http.StatusConflict
 		ask(t, rt, ctx, "PATCH", deployment, "somebody")
 		s.status = http.StatusOK
-		require.Len(t, ask(t, rt, ctx, "GET", deployment, ""), 7)
 		require.Len(t, ask(t, rt, ctx, "GET", deployment, ""), 8)
+		require.Len(t, ask(t, rt, ctx, "GET", deployment, ""), 9)
 	})
 }
 
