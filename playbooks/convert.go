@@ -88,11 +88,12 @@ func (c *conversion) playbook(doc *v1Document) *Playbook {
 		ServiceAccountName: spec.ServiceAccountName,
 		Target:             c.target(&spec.Target),
 		Mode:               guard.Mode(spec.Mode),
-		Limits:             c.limits(&spec.Limits),
+		Limits:             c.limits(&spec.Limits.v1Caps, "spec.limits"),
 		limitsAt:           c.limitPlaces(),
 		OnResolve:          cmp.Or(OnResolve(spec.OnResolve), KeepOnResolve),
 		Notify:             Notify{SlackChannel: c.template(spec.Notify.Slack.Channel, "spec.notify.slack.channel")},
 	}
+	p.Limits.ExpireAfter = c.duration(spec.Limits.ExpireAfter, "spec.limits.expireAfter", 0)
 	if c.has("spec.serviceAccountName") {
 		c.dns(p.ServiceAccountName, "spec.serviceAccountName", validation.IsDNS1123Subdomain)
 	}
@@ -282,27 +283,27 @@ func (c *conversion) target(t *v1Target) TargetSpec {
 	return out
 }
 
-func (c *conversion) limits(l *v1Limits) Limits {
+// limits reads those of a playbook or remedy, written at path.
+func (c *conversion) limits(l *v1Caps, path string) Limits {
 	return Limits{
-		MaxConcurrentRuns:    c.count(l.MaxConcurrentRuns, "spec.limits.maxConcurrentRuns"),
-		CooldownAfterSuccess: c.duration(l.Cooldown.AfterSuccess, "spec.limits.cooldown.afterSuccess", 0),
-		CooldownAfterFailure: c.duration(l.Cooldown.AfterFailure, "spec.limits.cooldown.afterFailure", 0),
-		MaxAttempts:          c.count(l.Attempts.Max, "spec.limits.attempts.max"),
-		AttemptsWindow:       c.duration(l.Attempts.Window, "spec.limits.attempts.window", 0),
-		ExpireAfter:          c.duration(l.ExpireAfter, "spec.limits.expireAfter", 0),
-		FiringFor:            c.duration(l.FiringFor, "spec.limits.firingFor", 0),
-		HumanActivity:        c.duration(l.HumanActivity, "spec.limits.humanActivity", 0),
-		Rate: guard.Rate{Burst: c.count(l.Rate.Burst, "spec.limits.rate.burst"),
-			Every: c.duration(l.Rate.Every, "spec.limits.rate.every", 0)},
+		MaxConcurrentRuns:    c.count(l.MaxConcurrentRuns, path+".maxConcurrentRuns"),
+		CooldownAfterSuccess: c.duration(l.Cooldown.AfterSuccess, path+".cooldown.afterSuccess", 0),
+		CooldownAfterFailure: c.duration(l.Cooldown.AfterFailure, path+".cooldown.afterFailure", 0),
+		MaxAttempts:          c.count(l.Attempts.Max, path+".attempts.max"),
+		AttemptsWindow:       c.duration(l.Attempts.Window, path+".attempts.window", 0),
+		FiringFor:            c.duration(l.FiringFor, path+".firingFor", 0),
+		HumanActivity:        c.duration(l.HumanActivity, path+".humanActivity", 0),
+		Rate: guard.Rate{Burst: c.count(l.Rate.Burst, path+".rate.burst"),
+			Every: c.duration(l.Rate.Every, path+".rate.every", 0)},
 		GitOps:                    guard.GitOpsPolicy(l.GitOps),
-		MaxUnavailablePods:        c.count(l.MaxUnavailable, "spec.limits.maxUnavailablePods"),
-		MaxUnavailablePodsPercent: c.percent(l.MaxUnavailablePct, "spec.limits.maxUnavailablePodsPercent"),
-		MaxUnhealthyNodes:         c.count(l.MaxUnhealthy, "spec.limits.maxUnhealthyNodes"),
-		MaxUnhealthyNodesPercent:  c.percent(l.MaxUnhealthyPct, "spec.limits.maxUnhealthyNodesPercent"),
-		MaxNodesPerPool:           c.count(l.Velocity.MaxNodesPerPool, "spec.limits.velocity.maxNodesPerPool"),
-		MaxRemovePercent:          c.percent(l.Velocity.MaxRemovePercent, "spec.limits.velocity.maxRemovePercent"),
-		RemoveWindow:              c.duration(l.Velocity.Window, "spec.limits.velocity.window", 0),
-		MinReplicas:               c.count(l.Velocity.MinReplicas, "spec.limits.velocity.minReplicas"),
+		MaxUnavailablePods:        c.count(l.MaxUnavailable, path+".maxUnavailablePods"),
+		MaxUnavailablePodsPercent: c.percent(l.MaxUnavailablePct, path+".maxUnavailablePodsPercent"),
+		MaxUnhealthyNodes:         c.count(l.MaxUnhealthy, path+".maxUnhealthyNodes"),
+		MaxUnhealthyNodesPercent:  c.percent(l.MaxUnhealthyPct, path+".maxUnhealthyNodesPercent"),
+		MaxNodesPerPool:           c.count(l.Velocity.MaxNodesPerPool, path+".velocity.maxNodesPerPool"),
+		MaxRemovePercent:          c.percent(l.Velocity.MaxRemovePercent, path+".velocity.maxRemovePercent"),
+		RemoveWindow:              c.duration(l.Velocity.Window, path+".velocity.window", 0),
+		MinReplicas:               c.count(l.Velocity.MinReplicas, path+".velocity.minReplicas"),
 	}
 }
 
@@ -324,7 +325,7 @@ func (c *conversion) anyReversible(remedies []v1Remedy) bool {
 func (c *conversion) limitPlaces() map[string]position {
 	out := map[string]position{}
 	for path, at := range c.places {
-		if strings.HasPrefix(path, "spec.limits.") {
+		if strings.HasPrefix(path, "spec.") && strings.Contains(path, "limits.") {
 			out[path] = at
 		}
 	}

@@ -209,3 +209,37 @@ func TestQuoteCutsLongText(t *testing.T) {
 	require.Equal(t, `"a\nb"`, quote("a\nb"))
 	require.Equal(t, `"`+strings.Repeat("x", 79)+`"...`, quote(strings.Repeat("x", 79)+"éé"))
 }
+
+// A remedy has limits of its own, with the keys of the playbook's but for the one
+// that is over before a remedy is chosen.
+func TestRemedyLimits(t *testing.T) {
+	t.Parallel()
+	const head = "apiVersion: alertmedic.io/v1alpha1\nkind: Playbook\nmetadata: {name: a}\nspec:\n  matchers: [alertname = A]\n  target: {kind: Workload}\n  remedies:\n"
+	load := func(remedies string) (*Playbook, Problems) {
+		set, problems := LoadBytes("a.yaml", []byte(head+remedies), LoadOptions{Catalogue: catalogue()})
+		pb, _ := set.Get("a")
+		return pb, problems
+	}
+	pb, problems := load(`  - name: gentle
+    limits: {gitOps: Deny, cooldown: {afterFailure: 3h}, velocity: {minReplicas: 2}}
+    steps: [{name: restart, action: workload.rollback}]
+  - name: plain
+    steps: [{name: restart, action: workload.rollback}]
+`)
+	require.Empty(t, problems)
+	require.Equal(t, Limits{GitOps: guard.GitOpsDeny, CooldownAfterFailure: 3 * time.Hour, MinReplicas: 2}, pb.Remedies[0].Limits)
+	require.Equal(t, Limits{}, pb.Remedies[1].Limits)
+	require.Equal(t, Limits{}, pb.Limits)
+	line, column := pb.LimitAt("spec.remedies[0].limits.gitOps")
+	require.Equal(t, []int{9, 22}, []int{line, column})
+
+	_, problems = load(`  - name: first
+    steps: [{name: restart, action: workload.rollback}]
+  - name: later
+    limits: {attempts: {max: 1}, maxUnhealthyNodes: 0, expireAfter: 1h}
+    steps: [{name: restart, action: workload.rollback}]
+`)
+	require.Contains(t, problems.String(), "spec.remedies[1].limits.expireAfter: unknown field")
+	require.Contains(t, problems.String(), "spec.remedies[1].limits.maxUnhealthyNodes: must be at least 1")
+	require.Contains(t, problems.String(), "warning: spec.remedies[1].limits.attempts: decides whether a run begins")
+}

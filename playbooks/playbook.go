@@ -39,7 +39,7 @@ type Playbook struct {
 	Remedies           []Remedy
 	Notify             Notify
 
-	limitsAt map[string]position // where each of spec.limits was written
+	limitsAt map[string]position // where each limit was written, those of remedies included
 }
 
 // LimitAt is the line and column in File, from 1, of a field of the limits such
@@ -110,6 +110,7 @@ type Remedy struct {
 	Name      string
 	When      *Condition
 	Mode      guard.Mode // may only tighten the playbook's
+	Limits    Limits     // likewise; ExpireAfter is the playbook's alone
 	Steps     []Step
 	Verify    Verify
 	OnFailure OnFailure

@@ -16,6 +16,7 @@ func (c *conversion) remedy(r *v1Remedy, p *Playbook, path string) Remedy {
 		Name:      r.Name,
 		When:      c.condition(r.When, path+".when"),
 		Mode:      guard.Mode(r.Mode),
+		Limits:    c.limits(&r.Limits, path+".limits"),
 		Verify:    c.verify(&r.Verify, path+".verify"),
 		OnFailure: OnFailure(r.OnFailure),
 	}
@@ -113,9 +114,17 @@ func notation(d time.Duration) string { return model.Duration(d).String() }
 
 // reachable warns of remedies that no run can come to.
 func (c *conversion) reachable(p *Playbook) {
-	stopped := ""
+	stopped, before := "", ""
 	for i, r := range p.Remedies {
 		path := fmt.Sprintf("spec.remedies[%d]", i)
+		for _, field := range []string{"cooldown", "attempts", "rate", "firingFor"} {
+			if at := path + ".limits." + field; before != "" && c.has(at) {
+				c.warnf(at, "decides whether a run begins to change something, and remedy %s before it does that in most runs: set it there or in spec.limits", quote(before))
+			}
+		}
+		if before == "" && r.When.always() {
+			before = r.Name
+		}
 		switch {
 		case stopped != "":
 			c.warnf(path, "can never be reached: remedy %s before it always runs, and stops the ladder when it does not heal", quote(stopped))

@@ -51,11 +51,17 @@ type (
 		Namespace string `json:"namespace,omitempty" jsonschema:"description=A template; the labels of the alert name the namespace when left out."`
 	}
 
+	// v1Limits are a playbook's. Its runs expire before they have chosen a remedy.
 	v1Limits struct {
+		v1Caps
+		ExpireAfter *action.Duration `json:"expireAfter,omitempty" jsonschema:"description=How long a run may wait before its first change."`
+	}
+
+	// v1Caps are the limits that a playbook and each of its remedies may set.
+	v1Caps struct {
 		MaxConcurrentRuns *int             `json:"maxConcurrentRuns,omitempty" jsonschema:"minimum=1,description=Runs of this playbook at one time."`
 		Cooldown          v1Cooldown       `json:"cooldown,omitempty"`
 		Attempts          v1Attempts       `json:"attempts,omitempty"`
-		ExpireAfter       *action.Duration `json:"expireAfter,omitempty" jsonschema:"description=How long a run may wait before its first change."`
 		FiringFor         *action.Duration `json:"firingFor,omitempty" jsonschema:"description=How long an alert must have fired before anything is changed; longer than the configuration's."`
 		HumanActivity     *action.Duration `json:"humanActivity,omitempty" jsonschema:"description=How long a target is left alone after a person changed it; longer than the configuration's."`
 		Rate              v1Rate           `json:"rate,omitempty"`
@@ -93,6 +99,7 @@ type (
 		Name      string   `json:"name" jsonschema:"required,description=A DNS-1123 label; unique in the playbook."`
 		When      string   `json:"when,omitempty" jsonschema:"description=A CEL condition; the remedy is passed over when it does not hold."`
 		Mode      string   `json:"mode,omitempty" jsonschema:"enum=Observe,enum=Approve,enum=Auto,description=May only be tighter than the playbook's."`
+		Limits    v1Caps   `json:"limits,omitempty" jsonschema:"description=May only be tighter than the playbook's."`
 		Steps     []v1Step `json:"steps" jsonschema:"required,minItems=1"`
 		Verify    v1Verify `json:"verify,omitempty"`
 		OnFailure string   `json:"onFailure,omitempty" jsonschema:"enum=Keep,enum=Revert,enum=Stop,default=Keep,description=What becomes of a remedy that did not heal: Keep its changes and climb; Revert them and climb; or Stop and escalate."`

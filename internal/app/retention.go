@@ -104,8 +104,8 @@ func (a *app) keepPlaybooks(ctx context.Context) error {
 }
 
 // retentionOf is the configured retention, lengthened where a cooldown, or the
-// window of attempts or of velocity, of the configuration or of a playbook, must
-// look further back.
+// window of attempts or of velocity, of the configuration, a playbook or a remedy,
+// must look further back.
 func (a *app) retentionOf() store.Retention {
 	r := store.Retention{Runs: a.cfg.Store.Retention.Runs, Journal: a.cfg.Store.Retention.Journal}
 	if r.Runs == 0 {
@@ -114,9 +114,12 @@ func (a *app) retentionOf() store.Retention {
 	back := func(l guard.Limits) time.Duration {
 		return max(l.AttemptsWindow, l.CooldownAfterSuccess, l.CooldownAfterFailure, l.RemoveWindow)
 	}
-	r.Runs = max(r.Runs, back(a.cfg.LimitsFor(nil)))
+	r.Runs = max(r.Runs, back(a.cfg.LimitsFor(nil, nil)))
 	for _, pb := range a.playbooks.Current().All() {
-		r.Runs = max(r.Runs, back(a.cfg.LimitsFor(pb)))
+		r.Runs = max(r.Runs, back(a.cfg.LimitsFor(pb, nil)))
+		for i := range pb.Remedies {
+			r.Runs = max(r.Runs, back(a.cfg.LimitsFor(pb, &pb.Remedies[i])))
+		}
 	}
 	return r
 }

@@ -125,17 +125,17 @@ func TestLimitsFor(t *testing.T) {
 	t.Parallel()
 	cfg := config.Default()
 	want := guard.Defaults()
-	require.Equal(t, want, cfg.LimitsFor(nil))
-	require.Equal(t, want, cfg.LimitsFor(&playbooks.Playbook{}))
+	require.Equal(t, want, cfg.LimitsFor(nil, nil))
+	require.Equal(t, want, cfg.LimitsFor(&playbooks.Playbook{}, nil))
 
 	looser := playbooks.Limits{MaxConcurrentRuns: 9, CooldownAfterSuccess: time.Minute, CooldownAfterFailure: time.Minute,
 		MaxAttempts: 99, AttemptsWindow: time.Minute, ExpireAfter: 9 * time.Hour}
-	require.Equal(t, want, cfg.LimitsFor(&playbooks.Playbook{Limits: looser}), "a playbook cannot loosen")
+	require.Equal(t, want, cfg.LimitsFor(&playbooks.Playbook{Limits: looser}, nil), "a playbook cannot loosen")
 
 	cfg.Safety.MaxConcurrentRunsPerPlaybook = 4
 	tighter := playbooks.Limits{MaxConcurrentRuns: 2, CooldownAfterSuccess: time.Hour, CooldownAfterFailure: 2 * time.Hour,
 		MaxAttempts: 1, AttemptsWindow: 48 * time.Hour, ExpireAfter: time.Minute}
-	got := cfg.LimitsFor(&playbooks.Playbook{Limits: tighter})
+	got := cfg.LimitsFor(&playbooks.Playbook{Limits: tighter}, nil)
 	require.Equal(t, 2, got.MaxConcurrentRuns)
 	require.Equal(t, time.Hour, got.CooldownAfterSuccess)
 	require.Equal(t, 2*time.Hour, got.CooldownAfterFailure)
@@ -145,15 +145,15 @@ func TestLimitsFor(t *testing.T) {
 	wider := playbooks.Limits{FiringFor: time.Nanosecond, HumanActivity: time.Minute, Rate: guard.Rate{Burst: 99, Every: time.Second},
 		GitOps: guard.GitOpsAllow, MaxUnavailablePods: 99, MaxUnhealthyNodes: 99}
 	cfg = config.Default()
-	loosened := cfg.LimitsFor(&playbooks.Playbook{Limits: wider})
+	loosened := cfg.LimitsFor(&playbooks.Playbook{Limits: wider}, nil)
 	loosened.FiringFor = want.FiringFor // which is none, so that any is tighter
 	require.Equal(t, want, loosened, "a playbook cannot loosen")
 	stricter := playbooks.Limits{FiringFor: time.Minute, HumanActivity: time.Hour, Rate: guard.Rate{Burst: 1, Every: time.Hour}, MaxUnavailablePods: 1, MaxUnhealthyNodes: 1}
-	got = cfg.LimitsFor(&playbooks.Playbook{Limits: stricter})
+	got = cfg.LimitsFor(&playbooks.Playbook{Limits: stricter}, nil)
 	require.Equal(t, []any{time.Minute, time.Hour, guard.Rate{Burst: 1, Every: time.Hour}, 1, 1},
 		[]any{got.FiringFor, got.HumanActivity, got.RatePlaybook, got.MaxUnavailablePods, got.MaxUnhealthyNodes})
 	cfg.Safety.GitOps = guard.GitOpsApprove
-	require.Equal(t, guard.GitOpsDeny, cfg.LimitsFor(&playbooks.Playbook{Limits: playbooks.Limits{GitOps: guard.GitOpsDeny}}).GitOps)
+	require.Equal(t, guard.GitOpsDeny, cfg.LimitsFor(&playbooks.Playbook{Limits: playbooks.Limits{GitOps: guard.GitOpsDeny}}, nil).GitOps)
 }
 
 // No cap may be zero out of the box, nor be switched off by writing zero.
@@ -191,7 +191,7 @@ func TestWhatIsSwitchedOffIsWarnedOf(t *testing.T) {
 `))
 	require.NoError(t, err)
 	require.Len(t, cfg.Safety.Warnings(), 5)
-	l := cfg.LimitsFor(nil)
+	l := cfg.LimitsFor(nil, nil)
 	off := guard.Rate{Burst: guard.Off}
 	require.Equal(t, []any{time.Duration(guard.Off), time.Duration(guard.Off), guard.Off, off, off, off, guard.GitOpsAllow},
 		[]any{l.HumanActivity, l.WatchdogAge, l.StormRuns, l.RateGlobal, l.RateNamespace, l.RatePlaybook, l.GitOps})
@@ -205,7 +205,7 @@ func TestWindowsReachTheGuards(t *testing.T) {
   - {name: holidays, type: Freeze, from: "2026-12-21T00:00:00+01:00", until: "2027-01-04T00:00:00+01:00"}
 `))
 	require.NoError(t, err)
-	windows := cfg.LimitsFor(nil).Windows
+	windows := cfg.LimitsFor(nil, nil).Windows
 	require.Len(t, windows, 2)
 	inside, err := windows[0].Contains(time.Date(2026, 11, 28, 3, 59, 0, 0, time.UTC)) // Saturday, 04:59 in Berlin
 	require.NoError(t, err)

@@ -11,27 +11,46 @@ import (
 	"github.com/alertmedic/alertmedic/playbooks"
 )
 
-// Looser is a limit of a playbook that is looser than the configuration's, which
-// therefore stays in force.
+// Looser is a limit of a playbook that is looser than the configuration's, or of a
+// remedy that is looser than its playbook's, which therefore stays in force.
 type Looser struct {
-	// Path is the field in the playbook, such as "spec.limits.attempts.max".
+	// Path is the field in the playbook, such as "spec.limits.attempts.max" or
+	// "spec.remedies[1].limits.gitOps".
 	Path string
 	// Message says what stays in force and what to change.
 	Message string
 }
 
-// LimitsFor merges the caps of the configuration with those of a playbook. The
-// tighter one wins, so a playbook loosens nothing but what safety.allowLoosening
-// names; what a playbook leaves out (zero) is the configuration's. A nil playbook
-// yields the configuration's own.
-func (c *Config) LimitsFor(pb *playbooks.Playbook) guard.Limits {
+// LimitsFor merges the caps of the configuration with those of a playbook and of
+// one of its remedies. The tighter one wins, so a playbook loosens nothing but
+// what safety.allowLoosening names, and a remedy nothing at all; what is left out
+// (zero) is that of the level above. A nil remedy yields the playbook's, a nil
+// playbook the configuration's own.
+func (c *Config) LimitsFor(pb *playbooks.Playbook, r *playbooks.Remedy) guard.Limits {
 	limits, _ := c.merge(pb)
+	if r != nil {
+		for _, m := range merges(&limits, r.Limits) {
+			m.apply(false)
+		}
+	}
 	return limits
 }
 
-// LooserThan returns what a playbook asks for in vain.
+// LooserThan returns what a playbook and its remedies ask for in vain.
 func (c *Config) LooserThan(pb *playbooks.Playbook) []Looser {
-	_, refused := c.merge(pb)
+	limits, refused := c.merge(pb)
+	if pb == nil {
+		return refused
+	}
+	for i, r := range pb.Remedies {
+		of := limits // each remedy tightens the playbook's, not its neighbour's
+		for _, m := range merges(&of, r.Limits) {
+			if was, loosened := m.apply(false); loosened {
+				refused = append(refused, Looser{Path: fmt.Sprintf("spec.remedies[%d].limits.%s", i, m.field), Message: fmt.Sprintf(
+					"is looser than what holds for the playbook (%s), which stays in force: a remedy may only tighten it; make it tighter or leave it out", was)})
+			}
+		}
+	}
 	return refused
 }
 
@@ -104,10 +123,10 @@ func (s *Safety) limits() guard.Limits {
 	return l
 }
 
-// merge is one field that a playbook may have an opinion on.
+// merge is one field that a playbook or a remedy may have an opinion on.
 type merge struct {
 	group   string // as in safety.allowLoosening
-	field   string // below spec.limits
+	field   string // below limits
 	setting string // of the configuration
 	// apply writes the playbook's value if it is tighter, or may be looser. Else,
 	// if it is looser, it reports true and the value that stays.

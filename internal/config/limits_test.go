@@ -87,7 +87,7 @@ func TestAPlaybookOnlyTightens(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cfg := middle(t)
-			own := cfg.LimitsFor(nil)
+			own := cfg.LimitsFor(nil, nil)
 			field := func(l guard.Limits) any {
 				first, second, nested := strings.Cut(strings.Replace(name, "Rate.", "RatePlaybook.", 1), ".")
 				v := reflect.ValueOf(l).FieldByName(first)
@@ -105,9 +105,9 @@ func TestAPlaybookOnlyTightens(t *testing.T) {
 				return v.Interface()
 			}
 			tight, loose := &playbooks.Playbook{Limits: o.tight}, &playbooks.Playbook{Limits: o.loose}
-			require.Equal(t, said(o.tight), field(cfg.LimitsFor(tight)), "the tighter one is in force")
+			require.Equal(t, said(o.tight), field(cfg.LimitsFor(tight, nil)), "the tighter one is in force")
 			require.Empty(t, cfg.LooserThan(tight))
-			require.Equal(t, own, cfg.LimitsFor(loose), "the looser one is not in force")
+			require.Equal(t, own, cfg.LimitsFor(loose, nil), "the looser one is not in force")
 			refused := cfg.LooserThan(loose)
 			require.Len(t, refused, 1)
 			require.Equal(t, "spec.limits."+o.path, refused[0].Path)
@@ -115,12 +115,45 @@ func TestAPlaybookOnlyTightens(t *testing.T) {
 			require.Contains(t, refused[0].Message, "stays in force")
 
 			cfg.Safety.AllowLoosening = []string{"somethingElse"}
-			require.Equal(t, own, cfg.LimitsFor(loose), "another limit may be loosened")
+			require.Equal(t, own, cfg.LimitsFor(loose, nil), "another limit may be loosened")
 			cfg.Safety.AllowLoosening = []string{o.group}
-			require.Equal(t, said(o.loose), field(cfg.LimitsFor(loose)), "this one may")
+			require.Equal(t, said(o.loose), field(cfg.LimitsFor(loose, nil)), "this one may")
 			require.Empty(t, cfg.LooserThan(loose))
-			require.Equal(t, said(o.tight), field(cfg.LimitsFor(tight)))
+			require.Equal(t, said(o.tight), field(cfg.LimitsFor(tight, nil)))
 			require.NotEmpty(t, cfg.Safety.Warnings(), "the configuration's own warning")
+		})
+	}
+}
+
+// What a remedy sets is in force, for it alone, when it is tighter than what holds
+// for its playbook; it loosens nothing, whatever the configuration lets playbooks
+// loosen.
+func TestARemedyOnlyTightens(t *testing.T) {
+	t.Parallel()
+	for name, o := range opinions() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg := middle(t)
+			pb := &playbooks.Playbook{Remedies: []playbooks.Remedy{{Name: "tight", Limits: o.tight}, {Name: "loose", Limits: o.loose}, {Name: "none"}}}
+			own, asPlaybook := cfg.LimitsFor(nil, nil), cfg.LimitsFor(&playbooks.Playbook{Limits: o.tight}, nil)
+			require.NotEqual(t, own, asPlaybook)
+			for _, allowed := range [][]string{nil, {o.group}} {
+				cfg.Safety.AllowLoosening = allowed
+				require.Equal(t, own, cfg.LimitsFor(pb, nil), "a remedy's limit is not its playbook's")
+				require.Equal(t, asPlaybook, cfg.LimitsFor(pb, &pb.Remedies[0]), "the tighter one is in force")
+				require.Equal(t, own, cfg.LimitsFor(pb, &pb.Remedies[1]), "the looser one is not in force")
+				require.Equal(t, own, cfg.LimitsFor(pb, &pb.Remedies[2]), "what is left out is the playbook's")
+				refused := cfg.LooserThan(pb)
+				require.Len(t, refused, 1)
+				require.Equal(t, "spec.remedies[1].limits."+o.path, refused[0].Path)
+				require.Contains(t, refused[0].Message, "a remedy may only tighten it")
+			}
+			cfg.Safety.AllowLoosening = nil
+
+			// The playbook is what it is measured against.
+			pb = &playbooks.Playbook{Limits: o.tight, Remedies: []playbooks.Remedy{{Name: "loose", Limits: o.loose}}}
+			require.Equal(t, asPlaybook, cfg.LimitsFor(pb, &pb.Remedies[0]))
+			require.Len(t, cfg.LooserThan(pb), 1)
 		})
 	}
 }
@@ -131,12 +164,12 @@ func TestAPlaybookTightensWhatIsOff(t *testing.T) {
 	cfg := config.Default()
 	cfg.Safety.Rate.Enabled, cfg.Safety.HumanActivity.Enabled = false, false
 	own := playbooks.Limits{HumanActivity: time.Minute, Rate: guard.Rate{Burst: 3, Every: time.Hour}}
-	got := cfg.LimitsFor(&playbooks.Playbook{Limits: own})
+	got := cfg.LimitsFor(&playbooks.Playbook{Limits: own}, nil)
 	require.Equal(t, time.Minute, got.HumanActivity)
 	require.Equal(t, own.Rate, got.RatePlaybook)
 	require.Equal(t, guard.Off, got.RateGlobal.Burst)
 	for _, half := range []guard.Rate{{Burst: 3}, {Every: time.Hour}} {
-		got := cfg.LimitsFor(&playbooks.Playbook{Limits: playbooks.Limits{Rate: half}})
+		got := cfg.LimitsFor(&playbooks.Playbook{Limits: playbooks.Limits{Rate: half}}, nil)
 		require.Equal(t, guard.Rate{Burst: guard.Off}, got.RatePlaybook, "half a rate is none")
 	}
 }
@@ -147,7 +180,7 @@ func TestEveryLimitHasASetting(t *testing.T) {
 	cfg, err := config.Load("testdata/full.yaml")
 	require.NoError(t, err)
 	cfg.Safety.Rate.Enabled, cfg.Safety.Storm.Enabled, cfg.Safety.HumanActivity.Enabled, cfg.Safety.Watchdog.Enabled = true, true, true, true
-	requireDiffer(t, "", reflect.ValueOf(config.Default().LimitsFor(nil)), reflect.ValueOf(cfg.LimitsFor(nil)), nil)
+	requireDiffer(t, "", reflect.ValueOf(config.Default().LimitsFor(nil, nil)), reflect.ValueOf(cfg.LimitsFor(nil, nil)), nil)
 }
 
 // A window is of the wall clock of its zone, in summer and in winter, over the
@@ -162,7 +195,7 @@ func TestWindowsKnowTheirZone(t *testing.T) {
   - {name: utc, type: Freeze, start: "06:00", end: "07:00"}
 `))
 	require.NoError(t, err)
-	w := cfg.LimitsFor(nil).Windows
+	w := cfg.LimitsFor(nil, nil).Windows
 	for _, c := range []struct {
 		window int
 		at     string

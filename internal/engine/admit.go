@@ -102,7 +102,7 @@ func (w *work) subject(s store.Step, spec action.Spec, plan action.Plan) guard.S
 		Displaces: displaces(plan, w.run.Target), Removes: plan.Removes, Replicas: plan.Replicas, FiringSince: w.e.byStore(w.firingSince(), w.now),
 		SourceCluster: src.Cluster, AlertCluster: w.firstAlert().Labels["cluster"],
 		AllowedNamespaces: src.Namespaces, AllowedPlaybooks: src.Playbooks,
-		Limits: w.e.Limits(w.pb),
+		Limits: w.e.Limits(w.pb, r),
 	}
 	if w.pb.Target.Namespace != nil && w.pb.Target.Namespace.Static() {
 		sub.NamedNamespaces = []string{w.pb.Target.Namespace.String()}

@@ -119,7 +119,7 @@ func (l *life) start() *process {
 		Store: p.store, Cluster: w, Actions: w, Owner: "worker-" + string(rune('a'+l.owners)), Logger: slog.New(slog.DiscardHandler),
 		Registerer: prometheus.NewRegistry(), Reporter: w, Sources: map[string]Source{"am": {Name: "am", Cluster: "c1", Reader: w}},
 		Playbooks: func() *playbooks.Set { return l.set }, Matched: matched,
-		Limits: func(*playbooks.Playbook) guard.Limits {
+		Limits: func(*playbooks.Playbook, *playbooks.Remedy) guard.Limits {
 			return scriptedLimits(5)
 		},
 		// Time stands still between two turns, but for what measures a lease in this

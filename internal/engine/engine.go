@@ -89,8 +89,9 @@ type Options struct {
 	// Matched says what accept records about matching playbooks; the receiver
 	// and the resync share it.
 	Matched func([]*playbooks.Playbook) []store.MatchedPlaybook
-	// Limits merges the configuration's caps and a playbook's.
-	Limits func(*playbooks.Playbook) guard.Limits
+	// Limits merges the configuration's caps, a playbook's and a remedy's; both may
+	// be nil.
+	Limits func(*playbooks.Playbook, *playbooks.Remedy) guard.Limits
 	// Mode is the loosest mode that the configuration allows.
 	Mode guard.Mode
 	// ExpireAfter is the default of limits.expireAfter.

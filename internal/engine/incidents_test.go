@@ -38,8 +38,8 @@ func one(name, act, more string) string {
 
 func (w *world) limit(change func(*guard.Limits)) {
 	before := w.engine.Limits
-	w.engine.Limits = func(pb *playbooks.Playbook) guard.Limits {
-		l := before(pb)
+	w.engine.Limits = func(pb *playbooks.Playbook, r *playbooks.Remedy) guard.Limits {
+		l := before(pb, r)
 		change(&l)
 		return l
 	}

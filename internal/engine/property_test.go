@@ -123,7 +123,7 @@ func newWeather(t *testing.T, seed uint64) *weather {
 func (w *weather) restart(i int) {
 	w.owners++
 	w.engines[i] = w.newEngine(fmt.Sprint("replica-", w.owners))
-	w.engines[i].Limits = func(*playbooks.Playbook) guard.Limits { return w.limits }
+	w.engines[i].Limits = func(*playbooks.Playbook, *playbooks.Remedy) guard.Limits { return w.limits }
 	if w.without != nil {
 		w.engines[i].Guards = w.without
 	}

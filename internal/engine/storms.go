@@ -60,7 +60,7 @@ func (e *Engine) tellStorms(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the clock: %w", err)
 	}
-	cooldown := e.Limits(nil).StormCooldown
+	cooldown := e.Limits(nil, nil).StormCooldown
 	for _, st := range storms {
 		if err := e.tellStorm(ctx, st, now, cooldown); err != nil {
 			return fmt.Errorf("storm %s: %w", st.Scope, err)

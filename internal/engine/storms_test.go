@@ -40,8 +40,8 @@ func stormy(t *testing.T, sick int) (*world, *told) {
 	r := &told{}
 	w.engine.Reporter = r
 	limits := w.engine.Limits
-	w.engine.Limits = func(pb *playbooks.Playbook) guard.Limits {
-		l := limits(pb)
+	w.engine.Limits = func(pb *playbooks.Playbook, r *playbooks.Remedy) guard.Limits {
+		l := limits(pb, r)
 		l.StormRuns = guard.Off // so that there is one storm, that of the nodes
 		return l
 	}

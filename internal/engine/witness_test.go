@@ -158,8 +158,8 @@ func TestReservationsCountAgainstTheBudget(t *testing.T) {
 	}
 	w.nodes = &guard.NodeEvidence{Total: 20}
 	limits := w.engine.Limits
-	w.engine.Limits = func(pb *playbooks.Playbook) guard.Limits {
-		l := limits(pb)
+	w.engine.Limits = func(pb *playbooks.Playbook, r *playbooks.Remedy) guard.Limits {
+		l := limits(pb, r)
 		l.MaxConcurrentRuns = 5 // so that the budget decides
 		return l
 	}
@@ -182,7 +182,7 @@ func TestRunsThatOnlyLookTakeNoSlot(t *testing.T) {
   target: {kind: Workload}
   remedies: [{name: restart, steps: [{name: look, action: diagnose}, {name: restart, action: workload.restart}], verify: {timeout: 5m, stableFor: 15s}}]
 `))
-	w.engine.Limits = func(*playbooks.Playbook) guard.Limits { return scriptedLimits(1) }
+	w.engine.Limits = func(*playbooks.Playbook, *playbooks.Remedy) guard.Limits { return scriptedLimits(1) }
 	w.targets["third"] = deployment("third")
 	w.health = func() kube.Health { return kube.Health{State: kube.Healthy} }
 	w.alert = func(alert.Alert) guard.AlertEvidence { return guard.AlertEvidence{State: guard.AlertFiring} }

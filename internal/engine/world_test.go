@@ -220,7 +220,7 @@ func (w *world) newEngine(owner string) *Engine {
 		Sources:   map[string]Source{"am": {Name: "am", Cluster: "c1", Reader: w}},
 		Playbooks: func() *playbooks.Set { return w.set },
 		Matched:   matched,
-		Limits: func(pb *playbooks.Playbook) guard.Limits {
+		Limits: func(*playbooks.Playbook, *playbooks.Remedy) guard.Limits {
 			return scriptedLimits(2)
 		},
 	})
