@@ -90,6 +90,7 @@ func (c *conversion) playbook(doc *v1Document) *Playbook {
 		Mode:               guard.Mode(spec.Mode),
 		Limits:             c.limits(&spec.Limits.v1Caps, "spec.limits"),
 		limitsAt:           c.limitPlaces(),
+		Windows:            c.windows(spec.Windows),
 		OnResolve:          cmp.Or(OnResolve(spec.OnResolve), KeepOnResolve),
 		Notify:             Notify{SlackChannel: c.template(spec.Notify.Slack.Channel, "spec.notify.slack.channel")},
 	}
@@ -305,6 +306,53 @@ func (c *conversion) limits(l *v1Caps, path string) Limits {
 		RemoveWindow:              c.duration(l.Velocity.Window, path+".velocity.window", 0),
 		MinReplicas:               c.count(l.Velocity.MinReplicas, path+".velocity.minReplicas"),
 	}
+}
+
+// windows reads them as the configuration reads its own.
+func (c *conversion) windows(all []v1Window) []guard.Window {
+	var out []guard.Window
+	names := map[string]string{}
+	for i, w := range all {
+		at := fmt.Sprintf("spec.windows[%d]", i)
+		if name := at + ".name"; c.has(name) && !c.reported(name) {
+			if first, twice := names[w.Name]; twice {
+				c.errorf(name, "duplicate window name %s: %s has it already", quote(w.Name), first)
+			} else if strings.TrimSpace(w.Name) == "" {
+				c.errorf(name, "is empty: write a name, which stands in the log")
+			}
+			names[w.Name] = name
+		}
+		for j, ns := range w.Namespaces {
+			c.dns(ns, fmt.Sprintf("%s.namespaces[%d]", at, j), validation.IsDNS1123Label)
+		}
+		window, problems := guard.WindowSpec(w).Window()
+		var fresh []Problem
+		for _, p := range problems {
+			path := at
+			if p.Field != "" {
+				path = join(at, p.Field)
+			}
+			if c.wrongAt(path) || p.Field == "type" && !c.has(path) {
+				continue
+			}
+			fresh = append(fresh, Problem{Path: path, Message: p.Message, Suggestion: suggest(p.Got, p.Known)})
+		}
+		for _, p := range fresh { // only now: one at the window as a whole hides no other
+			c.add(p)
+		}
+		out = append(out, window)
+	}
+	return out
+}
+
+// wrongAt reports whether a problem at path, or at one above it, is known already.
+func (c *conversion) wrongAt(path string) bool {
+	for ; path != ""; path = path[:max(0, strings.LastIndexAny(path, ".["))] {
+		if c.reported(path) {
+			return true
+		}
+	}
+	return false
 }
 
 // anyReversible reports whether a step has an action that can be reverted, or one

@@ -35,6 +35,7 @@ type Playbook struct {
 	Target             TargetSpec
 	Mode               guard.Mode // "": the configuration's default
 	Limits             Limits
+	Windows            []guard.Window // on top of the configuration's
 	OnResolve          OnResolve
 	Remedies           []Remedy
 	Notify             Notify

@@ -40,6 +40,7 @@ type (
 		Target             v1Target   `json:"target" jsonschema:"required"`
 		Mode               string     `json:"mode,omitempty" jsonschema:"enum=Observe,enum=Approve,enum=Auto,description=How much the playbook may do by itself; the configuration's default when left out."`
 		Limits             v1Limits   `json:"limits,omitempty"`
+		Windows            []v1Window `json:"windows,omitempty" jsonschema:"description=Freezes and maintenance windows of this playbook; they come on top of the configuration's."`
 		OnResolve          string     `json:"onResolve,omitempty" jsonschema:"enum=Keep,enum=Revert,default=Keep,description=What becomes of reversible changes when the target has healed: Keep them; or Revert them\\, such as the cordon of a node."`
 		Remedies           []v1Remedy `json:"remedies" jsonschema:"required,minItems=1,description=The ladder: the next one is tried when one did not heal."`
 		Notify             v1Notify   `json:"notify,omitempty"`
@@ -93,6 +94,18 @@ type (
 	v1Attempts struct {
 		Max    *int             `json:"max,omitempty" jsonschema:"minimum=1,description=Runs on one target within the window."`
 		Window *action.Duration `json:"window,omitempty"`
+	}
+
+	v1Window struct {
+		Name       string   `json:"name" jsonschema:"required,description=Stands in the log; unique in the playbook."`
+		Type       string   `json:"type" jsonschema:"required,enum=Freeze,enum=Maintenance,description=Nothing is changed inside a Freeze or outside of the Maintenance windows."`
+		Days       []string `json:"days,omitempty" jsonschema:"enum=Sun,enum=Mon,enum=Tue,enum=Wed,enum=Thu,enum=Fri,enum=Sat,description=Days on which it begins; all when left out."`
+		Start      string   `json:"start,omitempty" jsonschema:"description=A time of the day such as 22:00; whole days without start and end."`
+		End        string   `json:"end,omitempty" jsonschema:"description=A time of the day; one that is not later lies on the next day."`
+		From       string   `json:"from,omitempty" jsonschema:"description=RFC 3339; for a window that comes once."`
+		Until      string   `json:"until,omitempty" jsonschema:"description=RFC 3339."`
+		TimeZone   string   `json:"timeZone,omitempty" jsonschema:"default=UTC,description=An IANA name such as Europe/Berlin."`
+		Namespaces []string `json:"namespaces,omitempty" jsonschema:"description=Namespaces that it is for; all when left out."`
 	}
 
 	v1Remedy struct {

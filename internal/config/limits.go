@@ -59,6 +59,7 @@ func (c *Config) merge(pb *playbooks.Playbook) (guard.Limits, []Looser) {
 	if pb == nil {
 		return l, nil
 	}
+	l.PlaybookWindows = pb.Windows
 	var refused []Looser
 	for _, m := range merges(&l, pb.Limits) {
 		if was, loosened := m.apply(slices.Contains(c.Safety.AllowLoosening, m.group)); loosened {

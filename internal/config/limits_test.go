@@ -180,7 +180,19 @@ func TestEveryLimitHasASetting(t *testing.T) {
 	cfg, err := config.Load("testdata/full.yaml")
 	require.NoError(t, err)
 	cfg.Safety.Rate.Enabled, cfg.Safety.Storm.Enabled, cfg.Safety.HumanActivity.Enabled, cfg.Safety.Watchdog.Enabled = true, true, true, true
-	requireDiffer(t, "", reflect.ValueOf(config.Default().LimitsFor(nil, nil)), reflect.ValueOf(cfg.LimitsFor(nil, nil)), nil)
+	requireDiffer(t, "", reflect.ValueOf(config.Default().LimitsFor(nil, nil)), reflect.ValueOf(cfg.LimitsFor(nil, nil)), map[string]bool{"PlaybookWindows": true})
+}
+
+// A playbook's windows come on top of the configuration's.
+func TestAPlaybookHasWindowsOfItsOwn(t *testing.T) {
+	t.Parallel()
+	cfg, err := config.Parse("a.yaml", []byte(minimal+`safety: {windows: [{name: theirs, type: Freeze, days: [Sat]}]}`+"\n"))
+	require.NoError(t, err)
+	pb := &playbooks.Playbook{Windows: []guard.Window{{Name: "own"}}}
+	l := cfg.LimitsFor(pb, nil)
+	require.Equal(t, "theirs", l.Windows[0].Name)
+	require.Equal(t, pb.Windows, l.PlaybookWindows)
+	require.Empty(t, cfg.LimitsFor(nil, nil).PlaybookWindows)
 }
 
 // A window is of the wall clock of its zone, in summer and in winter, over the

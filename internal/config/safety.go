@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"path"
-	"slices"
 	"strings"
 	"time"
 
@@ -217,59 +216,22 @@ func (d *decoder) percent(path string, n, fallback int) {
 	}
 }
 
-var weekdays = []string{"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"}
-
+// window reads a window; what is wrong with it is reported below at.
 func (d *decoder) window(at string, w Window) guard.Window {
-	out := guard.Window{Name: w.Name, Freeze: w.Type == "Freeze", Zone: w.TimeZone, Namespaces: w.Namespaces, Playbooks: w.Playbooks}
-	d.oneOf(at+".type", w.Type, "Freeze", "Maintenance")
-	for i, day := range w.Days {
-		n := slices.Index(weekdays, day)
-		if n < 0 {
-			d.addAt(fmt.Sprintf("%s.days[%d]", at, i), "must be one of %s, not %q%s", strings.Join(weekdays, ", "), day, didYouMean(day, weekdays))
+	out, problems := guard.WindowSpec{Name: w.Name, Type: w.Type, Days: w.Days, Start: w.Start, End: w.End, From: w.From, Until: w.Until,
+		TimeZone: w.TimeZone, Namespaces: w.Namespaces}.Window()
+	out.Playbooks = w.Playbooks
+	for _, p := range problems {
+		path, known := at, p.Known
+		if p.Field != "" {
+			path = join(at, p.Field)
 		}
-		out.Days = append(out.Days, time.Weekday(max(0, n)))
-	}
-	if (w.Start == "") != (w.End == "") {
-		d.addAt(at, "has a start or an end but not both: write both as times of the day such as \"22:00\", or neither for whole days")
-	}
-	out.Start, out.End = d.clock(at+".start", w.Start), d.clock(at+".end", w.End)
-	out.From, out.Until = d.instant(at+".from", w.From), d.instant(at+".until", w.Until)
-	if !out.From.IsZero() && !out.Until.IsZero() && !out.Until.After(out.From) {
-		d.addAt(at+".until", "is not after from: the window would never be")
-	}
-	if w.Start+w.End+w.From+w.Until == "" && len(w.Days) == 0 {
-		d.addAt(at, "says no time: write days, start and end, or from and until; the command alertmedic pause stops everything until further notice")
+		if p.Field == "timeZone" {
+			known = zones()
+		}
+		d.addAt(path, "%s%s", p.Message, didYouMean(p.Got, known))
 	}
 	d.items(at+".namespaces", w.Namespaces)
 	d.items(at+".playbooks", w.Playbooks)
-	loc, err := time.LoadLocation(w.TimeZone)
-	if err != nil || w.TimeZone == "Local" {
-		d.addAt(at+".timeZone", "%q is no IANA time zone such as Europe/Berlin%s", w.TimeZone, didYouMean(w.TimeZone, zones()))
-		loc = time.UTC
-	}
-	out.Location = loc
 	return out
-}
-
-// clock reads a time of the day as minutes.
-func (d *decoder) clock(at, text string) int {
-	if text == "" {
-		return 0
-	}
-	t, err := time.Parse("15:04", text)
-	if err != nil {
-		d.addAt(at, "%q is no time of the day such as \"22:00\"; the end of a day is \"00:00\"", text)
-	}
-	return t.Hour()*60 + t.Minute()
-}
-
-func (d *decoder) instant(at, text string) time.Time {
-	if text == "" {
-		return time.Time{}
-	}
-	t, err := time.Parse(time.RFC3339, text)
-	if err != nil {
-		d.addAt(at, "%q is no date and time such as \"2026-12-21T00:00:00+01:00\"", text)
-	}
-	return t
 }

@@ -235,9 +235,10 @@ type Limits struct {
 	// Settle is how long the number of unhealthy nodes must not have grown.
 	Settle time.Duration `json:"settle"`
 
-	// Windows are the freezes and maintenance windows of the configuration and of
-	// the playbook.
-	Windows []Window `json:"windows,omitempty"`
+	// Windows are the freezes and maintenance windows of the configuration, and
+	// PlaybookWindows those of the playbook: a run needs the leave of both.
+	Windows         []Window `json:"windows,omitempty"`
+	PlaybookWindows []Window `json:"playbookWindows,omitempty"`
 	// FiringFor is how long an alert must have fired before anything is changed:
 	// the hysteresis of a flapping one. Zero is no wait.
 	FiringFor time.Duration `json:"firingFor,omitempty"`

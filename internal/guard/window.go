@@ -106,13 +106,23 @@ func (w Window) Turns(t time.Time) time.Time {
 // window holds runs back in a freeze, and outside of the maintenance windows that
 // are for them. What still fires afterwards is acted on.
 func window(in Input) Decision {
-	s := in.Subject
-	if !s.Mutating {
+	if !in.Subject.Mutating {
 		return admit()
 	}
+	l := in.Subject.Limits
+	if d := open(in, l.Windows, "safety.windows"); d.Verdict != Admit {
+		return d
+	}
+	return open(in, l.PlaybookWindows, "spec.windows of playbook "+in.Subject.Playbook)
+}
+
+// open asks the windows of one setting: an open maintenance window of one does not
+// stand for those of the other.
+func open(in Input, windows []Window, setting string) Decision {
+	s := in.Subject
 	var outside []Window
 	maintained := false
-	for _, w := range s.Limits.Windows {
+	for _, w := range windows {
 		if !w.For(s.Playbook, s.Target.Namespace) {
 			continue
 		}
@@ -122,7 +132,7 @@ func window(in Input) Decision {
 			return in.delay(ReasonWindow, time.Time{}, "window %q cannot be told: %s; correct its timeZone", w.Name, err)
 		case w.Freeze && inside:
 			until := w.Turns(in.Ledger.Now)
-			return in.delay(ReasonWindow, until, "the freeze %q holds%s (safety.windows)", w.Name, upTo(until))
+			return in.delay(ReasonWindow, until, "the freeze %q holds%s (%s)", w.Name, upTo(until), setting)
 		case !w.Freeze && inside:
 			maintained = true
 		case !w.Freeze:
@@ -140,9 +150,9 @@ func window(in Input) Decision {
 		}
 	}
 	if opens.IsZero() {
-		return in.delay(ReasonWindow, time.Time{}, "no maintenance window will open any more: %q is over (safety.windows)", next.Name)
+		return in.delay(ReasonWindow, time.Time{}, "no maintenance window will open any more: %q is over (%s)", next.Name, setting)
 	}
-	return in.delay(ReasonWindow, opens, "outside of the maintenance windows; %q opens at %s (safety.windows)", next.Name, opens.UTC().Format(time.RFC3339))
+	return in.delay(ReasonWindow, opens, "outside of the maintenance windows; %q opens at %s (%s)", next.Name, opens.UTC().Format(time.RFC3339), setting)
 }
 
 func upTo(t time.Time) string {

@@ -75,6 +75,37 @@ func TestWindowsAreForSome(t *testing.T) {
 	require.Equal(t, Admit, d.Verdict, "one open maintenance window is enough: %+v", d)
 }
 
+// A run needs the leave of the configuration's windows and of its playbook's: an
+// open maintenance window of one does not stand for the other's.
+func TestPlaybookWindowsTighten(t *testing.T) {
+	t.Parallel()
+	day, night := Window{Name: "day", Start: 8 * 60, End: 18 * 60}, Window{Name: "night", Start: 22 * 60, End: 5 * 60} // it is noon
+	freeze := Window{Name: "noon", Freeze: true, Start: 11 * 60, End: 13 * 60}
+	for name, c := range map[string]struct {
+		theirs, own []Window
+		held        string
+	}{
+		"both open":             {[]Window{day}, []Window{day}, ""},
+		"the playbook's closed": {[]Window{day}, []Window{night}, `"night" opens at 2026-03-01T22:00:00Z (spec.windows of playbook pb)`},
+		"the configuration's":   {[]Window{night}, []Window{day}, `"night" opens at 2026-03-01T22:00:00Z (safety.windows)`},
+		"a freeze of its own":   {[]Window{day}, []Window{day, freeze}, `the freeze "noon" holds until 2026-03-01T13:00:00Z (spec.windows of playbook pb)`},
+		"one open is enough":    {nil, []Window{night, day}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			in := good()
+			in.Subject.Limits.Windows, in.Subject.Limits.PlaybookWindows = c.theirs, c.own
+			d, _ := Decide(List(), in)
+			if c.held == "" {
+				require.Equal(t, Admit, d.Verdict, "%+v", d)
+				return
+			}
+			require.Equal(t, []any{Delay, ReasonWindow}, []any{d.Verdict, d.Reason})
+			require.Contains(t, d.Message, c.held)
+		})
+	}
+}
+
 // Turns is the first minute at which a clock that is read every minute would
 // see the window change, whatever the zone does to its clocks.
 func TestWindowsTurnWhenTheClockSaysSo(t *testing.T) {
