@@ -41,7 +41,7 @@ type world struct {
 	nodes   *guard.NodeEvidence
 	missing []string
 	facts   playbooks.Facts
-	looked  int // how often the facts were read
+	looked  int    // how often the facts were read
 	uid     string // the live UID; "" means the target's own
 	errs    []string
 	witness func(*guard.Evidence) // adds to what is observed

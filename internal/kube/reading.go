@@ -87,7 +87,7 @@ func (t readings) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil || len(body) > maxReadingBytes {
 		// As it came: the caller reads on, into the rest or into the same error.
 		resp.Body = &partlyRead{io.MultiReader(bytes.NewReader(body), failing{err}, resp.Body), resp.Body}
-		return resp, nil
+		return resp, nil //nolint:nilerr // the caller meets it while reading
 	}
 	if err := resp.Body.Close(); err != nil {
 		return nil, err //nolint:wrapcheck // see above
