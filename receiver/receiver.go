@@ -61,8 +61,8 @@ type Options struct {
 	Current func() Matcher
 	// Sources by name.
 	Sources map[string]Source
-	// ExpireAfter is the default of a playbook's limits.expireAfter.
-	ExpireAfter time.Duration
+	// ExpireAfter is how long after its alert a run of a playbook may start or work.
+	ExpireAfter func(*playbooks.Playbook) time.Duration
 	// OnTruncated is told that a source left alerts out of a webhook, after the
 	// commit: their state must be read. It must not block. nil: nobody is told.
 	OnTruncated func(source string)
@@ -94,7 +94,7 @@ func New(opts Options) (*Receiver, error) {
 		{opts.Authenticator == nil, "Authenticator"},
 		{opts.Current == nil, "Current"},
 		{len(opts.Sources) == 0, "Sources"},
-		{opts.ExpireAfter <= 0, "ExpireAfter"},
+		{opts.ExpireAfter == nil, "ExpireAfter"},
 	} {
 		if need.missing {
 			errs = append(errs, errors.New("receiver: option "+need.name+" is required"))
@@ -121,17 +121,14 @@ func New(opts Options) (*Receiver, error) {
 	return r, nil
 }
 
-// Matched returns what accept records about matching playbooks; expireAfter is
-// for those that set none. The resync of the state records the same.
-func Matched(expireAfter time.Duration) func([]*playbooks.Playbook) []store.MatchedPlaybook {
+// Matched returns what accept records about matching playbooks; expireAfter says
+// how long the runs of each may start or work. The resync of the state records the
+// same.
+func Matched(expireAfter func(*playbooks.Playbook) time.Duration) func([]*playbooks.Playbook) []store.MatchedPlaybook {
 	return func(all []*playbooks.Playbook) []store.MatchedPlaybook {
 		out := make([]store.MatchedPlaybook, 0, len(all))
 		for _, p := range all {
-			m := store.MatchedPlaybook{Name: p.Name, Hash: p.Hash, Priority: p.Priority, Exclusive: p.Exclusive, ExpireAfter: p.Limits.ExpireAfter}
-			if m.ExpireAfter <= 0 {
-				m.ExpireAfter = expireAfter
-			}
-			out = append(out, m)
+			out = append(out, store.MatchedPlaybook{Name: p.Name, Hash: p.Hash, Priority: p.Priority, Exclusive: p.Exclusive, ExpireAfter: expireAfter(p)})
 		}
 		return out
 	}

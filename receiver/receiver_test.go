@@ -2,6 +2,7 @@ package receiver_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -104,7 +105,7 @@ func setup(t *testing.T, edits ...func(*receiver.Options)) *fixture {
 			})
 		},
 		Sources:     map[string]receiver.Source{"main": {Name: "main", Cluster: "prod"}},
-		ExpireAfter: time.Hour,
+		ExpireAfter: func(p *playbooks.Playbook) time.Duration { return cmp.Or(p.Limits.ExpireAfter, time.Hour) },
 		OnTruncated: func(source string) { f.truncated <- source },
 		Registerer:  f.registry,
 		Clock:       func() time.Time { return now },

@@ -216,7 +216,7 @@ func durable(s *store.Store) (http.Handler, error) {
 		return nil, err
 	}
 	hook, err := receiver.New(receiver.Options{Accepter: s, Authenticator: who, Current: func() receiver.Matcher { return set },
-		Sources: map[string]receiver.Source{"am": {Name: "am", Cluster: "bench"}}, ExpireAfter: time.Hour, Registerer: prometheus.NewRegistry()})
+		Sources: map[string]receiver.Source{"am": {Name: "am", Cluster: "bench"}}, ExpireAfter: func(*playbooks.Playbook) time.Duration { return time.Hour }, Registerer: prometheus.NewRegistry()})
 	if err != nil {
 		return nil, err
 	}

@@ -278,7 +278,7 @@ func (a *app) start(ctx context.Context, pace Pace) error {
 	}
 	a.engine, err = engine.New(engine.Options{
 		Store: a.store, Cluster: a.kube, Actions: a.actions, Sources: sources, Reporter: a.newReporter(), Playbooks: a.playbooks.Current,
-		Matched: receiver.Matched(c.Safety.ExpireAfter), Limits: c.LimitsFor, Mode: c.Safety.Mode, ExpireAfter: c.Safety.ExpireAfter,
+		Matched: receiver.Matched(c.ExpireAfterFor), Limits: c.LimitsFor, Mode: c.Safety.Mode, ExpireAfter: c.ExpireAfterFor,
 		GuardConfig:           guard.Config{ProtectedNamespaces: c.Safety.ProtectedNamespaces, RetryEvery: cmp.Or(pace.Guards, 15*time.Second)},
 		Controllers:           append(kube.Controllers(), c.Safety.HumanActivity.IgnoreManagers...),
 		Protect:               kube.ProtectConfig{Namespaces: c.Safety.ProtectedNamespaces, PodSelectors: c.Safety.ProtectedSelectors},

@@ -78,7 +78,7 @@ func (a *app) newReceiver(limits receiver.Limits) (*receiver.Receiver, error) {
 		sources[s.Name] = receiver.Source{Name: s.Name, Cluster: cmp.Or(s.Cluster, a.cfg.Cluster), Namespaces: s.Namespaces, Playbooks: s.Playbooks}
 	}
 	return receiver.New(receiver.Options{Accepter: a.store, Authenticator: a.auth, Current: func() receiver.Matcher { return a.playbooks.Current() },
-		Sources: sources, ExpireAfter: a.cfg.Safety.ExpireAfter, OnTruncated: func(string) { a.engine.TriggerResync() },
+		Sources: sources, ExpireAfter: a.cfg.ExpireAfterFor, OnTruncated: func(string) { a.engine.TriggerResync() },
 		Logger: a.log, Registerer: a.registry, Limits: limits})
 }
 

@@ -27,24 +27,32 @@ type Looser struct {
 // (zero) is that of the level above. A nil remedy yields the playbook's, a nil
 // playbook the configuration's own.
 func (c *Config) LimitsFor(pb *playbooks.Playbook, r *playbooks.Remedy) guard.Limits {
-	limits, _ := c.merge(pb)
+	limits, _, _ := c.merge(pb)
 	if r != nil {
-		for _, m := range merges(&limits, r.Limits) {
+		for _, m := range merges(&limits, new(time.Duration), r.Limits) {
 			m.apply(false)
 		}
 	}
 	return limits
 }
 
+// ExpireAfterFor is how long after its alert a run of a playbook may still start or
+// work: the shorter of what the configuration and the playbook say, unless
+// safety.allowLoosening names expireAfter.
+func (c *Config) ExpireAfterFor(pb *playbooks.Playbook) time.Duration {
+	_, expire, _ := c.merge(pb)
+	return expire
+}
+
 // LooserThan returns what a playbook and its remedies ask for in vain.
 func (c *Config) LooserThan(pb *playbooks.Playbook) []Looser {
-	limits, refused := c.merge(pb)
+	limits, _, refused := c.merge(pb)
 	if pb == nil {
 		return refused
 	}
 	for i, r := range pb.Remedies {
 		of := limits // each remedy tightens the playbook's, not its neighbour's
-		for _, m := range merges(&of, r.Limits) {
+		for _, m := range merges(&of, new(time.Duration), r.Limits) {
 			if was, loosened := m.apply(false); loosened {
 				refused = append(refused, Looser{Path: fmt.Sprintf("spec.remedies[%d].limits.%s", i, m.field), Message: fmt.Sprintf(
 					"is looser than what holds for the playbook (%s), which stays in force: a remedy may only tighten it; make it tighter or leave it out", was)})
@@ -54,20 +62,20 @@ func (c *Config) LooserThan(pb *playbooks.Playbook) []Looser {
 	return refused
 }
 
-func (c *Config) merge(pb *playbooks.Playbook) (guard.Limits, []Looser) {
-	l := c.Safety.limits()
+func (c *Config) merge(pb *playbooks.Playbook) (guard.Limits, time.Duration, []Looser) {
+	l, expire := c.Safety.limits(), c.Safety.ExpireAfter
 	if pb == nil {
-		return l, nil
+		return l, expire, nil
 	}
 	l.PlaybookWindows = pb.Windows
 	var refused []Looser
-	for _, m := range merges(&l, pb.Limits) {
+	for _, m := range merges(&l, &expire, pb.Limits) {
 		if was, loosened := m.apply(slices.Contains(c.Safety.AllowLoosening, m.group)); loosened {
 			refused = append(refused, Looser{Path: "spec.limits." + m.field, Message: fmt.Sprintf(
 				"is looser than the configuration's %s (%s), which stays in force: make it tighter, leave it out, or name %s in safety.allowLoosening", was, m.setting, m.group)})
 		}
 	}
-	return l, refused
+	return l, expire, refused
 }
 
 // limits are the configuration's own.
@@ -134,7 +142,7 @@ type merge struct {
 	apply func(allowed bool) (stays string, refused bool)
 }
 
-func merges(l *guard.Limits, own playbooks.Limits) []merge {
+func merges(l *guard.Limits, expire *time.Duration, own playbooks.Limits) []merge {
 	rate := &l.RatePlaybook
 	off := rate.Burst == guard.Off
 	if off { // half a rate is none
@@ -148,6 +156,7 @@ func merges(l *guard.Limits, own playbooks.Limits) []merge {
 		{"cooldown", "cooldown.afterFailure", "safety.cooldown.afterFailure", atLeast(&l.CooldownAfterFailure, own.CooldownAfterFailure)},
 		{"attempts", "attempts.max", "safety.attempts.max", atMost(&l.MaxAttempts, own.MaxAttempts)},
 		{"attempts", "attempts.window", "safety.attempts.window", atLeast(&l.AttemptsWindow, own.AttemptsWindow)},
+		{"expireAfter", "expireAfter", "safety.expireAfter", atMost(expire, own.ExpireAfter)},
 		{"firingFor", "firingFor", "safety.firingFor", atLeast(&l.FiringFor, own.FiringFor)},
 		{"humanActivity", "humanActivity", "safety.humanActivity.within", atLeast(&l.HumanActivity, own.HumanActivity)},
 		{"rate", "rate.burst", "safety.rate.perPlaybook.burst", atMost(&rate.Burst, own.Rate.Burst)},
@@ -167,7 +176,7 @@ func merges(l *guard.Limits, own playbooks.Limits) []merge {
 // looseable are the names that safety.allowLoosening may hold.
 func looseable() []string {
 	var out []string
-	for _, m := range merges(&guard.Limits{}, playbooks.Limits{}) {
+	for _, m := range merges(&guard.Limits{}, new(time.Duration), playbooks.Limits{}) {
 		if !slices.Contains(out, m.group) {
 			out = append(out, m.group)
 		}

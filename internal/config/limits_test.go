@@ -76,7 +76,7 @@ func TestAPlaybookOnlyTightens(t *testing.T) {
 			f := typ.Field(i)
 			if f.Type.Kind() == reflect.Struct {
 				walk(f.Name+".", f.Type)
-			} else if f.Name != "ExpireAfter" { // a default of the configuration, no cap
+			} else if f.Name != "ExpireAfter" { // no limit of the guards: TestAPlaybookOnlyExpiresSooner
 				require.Contains(t, all, prefix+f.Name, "a limit of playbooks without a row here")
 			}
 		}
@@ -123,6 +123,28 @@ func TestAPlaybookOnlyTightens(t *testing.T) {
 			require.NotEmpty(t, cfg.Safety.Warnings(), "the configuration's own warning")
 		})
 	}
+}
+
+// The configuration's expireAfter is a cap: a run that waits for longer than its
+// operator allows would act on what was true long ago.
+func TestAPlaybookOnlyExpiresSooner(t *testing.T) {
+	t.Parallel()
+	cfg := config.Default()
+	with := func(d time.Duration) *playbooks.Playbook {
+		return &playbooks.Playbook{Limits: playbooks.Limits{ExpireAfter: d}}
+	}
+	require.Equal(t, time.Hour, cfg.ExpireAfterFor(nil))
+	require.Equal(t, time.Hour, cfg.ExpireAfterFor(with(0)))
+	require.Equal(t, time.Minute, cfg.ExpireAfterFor(with(time.Minute)))
+	require.Empty(t, cfg.LooserThan(with(time.Minute)))
+	require.Equal(t, time.Hour, cfg.ExpireAfterFor(with(8*time.Hour)), "longer is not in force")
+	refused := cfg.LooserThan(with(8 * time.Hour))
+	require.Len(t, refused, 1)
+	require.Equal(t, "spec.limits.expireAfter", refused[0].Path)
+	require.Contains(t, refused[0].Message, "the configuration's 1h (safety.expireAfter), which stays in force")
+	cfg.Safety.AllowLoosening = []string{"expireAfter"}
+	require.Equal(t, 8*time.Hour, cfg.ExpireAfterFor(with(8*time.Hour)))
+	require.Empty(t, cfg.LooserThan(with(8*time.Hour)))
 }
 
 // What a remedy sets is in force, for it alone, when it is tighter than what holds

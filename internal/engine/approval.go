@@ -44,12 +44,8 @@ func (w *work) ask(entries []journal.Entry) store.Transition {
 // approvalEnds is when nobody's answer counts any more: the run's expiry, or as
 // long again after the question when a later rung asks.
 func (w *work) approvalEnds() time.Time {
-	span := w.pb.Limits.ExpireAfter
-	if span <= 0 {
-		span = w.e.ExpireAfter
-	}
 	if w.st.Mutated {
-		return w.st.AskedAt.Add(span)
+		return w.st.AskedAt.Add(w.e.ExpireAfter(w.pb))
 	}
 	return w.run.ExpiresAt
 }

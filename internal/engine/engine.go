@@ -94,8 +94,9 @@ type Options struct {
 	Limits func(*playbooks.Playbook, *playbooks.Remedy) guard.Limits
 	// Mode is the loosest mode that the configuration allows.
 	Mode guard.Mode
-	// ExpireAfter is the default of limits.expireAfter.
-	ExpireAfter time.Duration
+	// ExpireAfter is how long after its alert a run of a playbook may start or work;
+	// nil is an hour.
+	ExpireAfter func(*playbooks.Playbook) time.Duration
 	Guards      []guard.Guard // nil: guard.List()
 	GuardConfig guard.Config
 	Protect     kube.ProtectConfig
@@ -173,7 +174,9 @@ func New(o Options) (*Engine, error) {
 	o.Resync = cmp.Or(o.Resync, time.Minute)
 	o.ServerTimeout = cmp.Or(o.ServerTimeout, time.Minute)
 	o.Backoff = cmp.Or(o.Backoff, 2*time.Second)
-	o.ExpireAfter = cmp.Or(o.ExpireAfter, time.Hour)
+	if o.ExpireAfter == nil {
+		o.ExpireAfter = func(*playbooks.Playbook) time.Duration { return time.Hour }
+	}
 	o.Mode = cmp.Or(o.Mode, guard.Auto)
 	if o.Guards == nil {
 		o.Guards = guard.List()
