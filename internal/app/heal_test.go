@@ -51,6 +51,8 @@ type surroundings struct {
 	// kubernetes is how it finds the API server.
 	kubernetes *rest.Config
 	tuning     string // more of the configuration, YAML
+	flapDwell  string // the store's; "" is the default
+	repeat     string // Alertmanager's repeat_interval; "" is 5s
 	pace       Pace
 }
 
@@ -99,7 +101,7 @@ func startIn(t *testing.T, in surroundings, playbook string, dsn ...string) *ser
 	monitoring := in.monitoring
 	monitoring.Prometheuses, monitoring.Alertmanagers = max(1, monitoring.Prometheuses), max(1, monitoring.Alertmanagers)
 	monitoring.Rules, monitoring.Namespaces = testcluster.HurryRules(string(rules)), []string{ns}
-	monitoring.AlertmanagerConfig = "route: {receiver: alertmedic, group_by: [namespace], group_wait: 500ms, group_interval: 1s, repeat_interval: 5s}\n" +
+	monitoring.AlertmanagerConfig = "route: {receiver: alertmedic, group_by: [namespace], group_wait: 500ms, group_interval: 1s, repeat_interval: " + cmp.Or(in.repeat, "5s") + "}\n" +
 		"receivers:\n- name: alertmedic\n  webhook_configs:\n" + hooks
 	watch, err := cluster.StartMonitoring(t.Context(), monitoring)
 	require.NoError(t, err)
@@ -141,11 +143,11 @@ cluster: test
 listen: {address: %q}
 sources:
 %s
-store: {dsn: %q}
+store: {dsn: %q, flapDwell: %s}
 playbooks: {paths: [playbook.yaml]}
 notify: {slack: {tokenFile: slack.token, channel: "#oncall", apiURL: %q}}
 %s
-`, listener.Addr(), s.sources, dsn, s.slack.URL+"/api", s.tuning))
+`, listener.Addr(), s.sources, dsn, cmp.Or(s.flapDwell, "2m"), s.slack.URL+"/api", s.tuning))
 	require.NoError(t, err)
 	testedBy(cfg)
 	if s.surroundings.cluster == nil {
