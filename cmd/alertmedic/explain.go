@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
 
 	"github.com/alertmedic/alertmedic/internal/simulate"
 )
@@ -34,15 +35,18 @@ the cluster but reads.`,
   amtool alert query -o json alertname=KubeNodeNotReady | jq '.[0]' | alertmedic explain --alert -`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return cl.explained(cmd, text, r, func(e *simulate.Explanation) error {
-				if output == "json" {
+				switch output {
+				case "json":
 					return cl.json(e)
+				case "yaml":
+					return cl.yaml(e)
 				}
 				return cl.cleaned(e.WriteText)
 			})
 		},
 	}
 	cl.alertFlags(cmd, &text, &r)
-	outputFlag(cmd, &output, "json")
+	outputFlag(cmd, &output, "json", "yaml")
 	return cmd
 }
 
@@ -104,6 +108,16 @@ func (cl *cli) cleaned(write func(io.Writer) error) error {
 		return err
 	}
 	_, err := io.WriteString(cl.out, clean(b.String(), true))
+	return err
+}
+
+// yaml prints v as a YAML document of its own.
+func (cl *cli) yaml(v any) error {
+	doc, err := yaml.Marshal(v)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(cl.out, "---\n%s", doc)
 	return err
 }
 

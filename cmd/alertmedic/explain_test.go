@@ -42,6 +42,9 @@ func TestExplain(t *testing.T) {
 	got = f.run(t, "plan", "--alert", "-")
 	require.Equal(t, "# no playbook matches; `alertmedic explain` says why\n", got.out, got.err)
 	require.Contains(t, f.run(t, "explain", "--alert", labels, "-o", "json").out, `"alertname": "A"`)
+	got = f.run(t, "explain", "--alert", "@"+file, "-o", "yaml")
+	require.Equal(t, 2, strings.Count(got.out, "---\n"), "a document for each alert")
+	require.Contains(t, got.out, "labels:\n  alertname: B\n")
 
 	for want, args := range map[string][]string{
 		"--alert is required":                      {"explain"},

@@ -129,8 +129,8 @@ func (e *Engine) explain(ctx context.Context, pb *playbooks.Playbook, src Source
 	return out, w.explainRemedies(ctx, &out)
 }
 
-// explainRemedies plans what applies, and asks the guards about the first change
-// of the first remedy that does.
+// explainRemedies plans what applies, and asks the guards about each change as if
+// it came now: about the second step too as if the first had not been made.
 func (w *work) explainRemedies(ctx context.Context, out *simulate.Considered) error {
 	vars, err := w.vars(ctx)
 	if err != nil {
@@ -155,12 +155,11 @@ func (w *work) explainRemedies(ctx context.Context, out *simulate.Considered) er
 				said.Why, w.steps = err.Error(), map[int]store.Step{}
 			}
 			for _, n := range w.order() {
-				said.Steps = append(said.Steps, stepOf(w.steps[n]))
-			}
-			if out.Decision == nil {
-				if err := w.explainGuards(ctx, out); err != nil {
+				step := stepOf(w.steps[n])
+				if err := w.explainGuards(ctx, w.steps[n], &step, out); err != nil {
 					return err
 				}
+				said.Steps = append(said.Steps, step)
 			}
 		}
 		out.Remedies = append(out.Remedies, said)
@@ -176,29 +175,30 @@ func stepOf(s store.Step) simulate.PlannedStep {
 	return simulate.PlannedStep{Name: s.Name, Action: s.Action, Summary: p.Summary, Diff: p.Diff, Noop: p.Noop}
 }
 
-func (w *work) explainGuards(ctx context.Context, out *simulate.Considered) error {
-	for _, n := range w.order() {
-		s := w.steps[n]
-		if !w.mutates(s) {
-			continue
-		}
-		var plan action.Plan
-		if err := unmarshal(s.Plan, &plan); err != nil {
-			return err
-		}
-		spec, ok := w.e.Actions.Lookup(s.Action)
-		if !ok {
-			continue
-		}
-		subject := w.subject(s, spec, plan)
-		evidence := w.gather(ctx, subject, plan)
-		ledger, err := w.e.Store.Ledger(ctx, w.query(subject, evidence))
-		if err != nil {
-			return fmt.Errorf("read the ledger: %w", err)
-		}
-		d, all := guard.Decide(w.e.Guards, guard.Input{Subject: subject, Evidence: evidence, Ledger: ledger, Config: w.e.GuardConfig})
-		out.Decision, out.Guards = &d, all
+// explainGuards asks the guards about a step that changes something; what each of
+// them says is kept of the first.
+func (w *work) explainGuards(ctx context.Context, s store.Step, said *simulate.PlannedStep, out *simulate.Considered) error {
+	if !w.mutates(s) {
 		return nil
+	}
+	var plan action.Plan
+	if err := unmarshal(s.Plan, &plan); err != nil {
+		return err
+	}
+	spec, ok := w.e.Actions.Lookup(s.Action)
+	if !ok {
+		return nil // it was planned by the same catalogue
+	}
+	subject := w.subject(s, spec, plan)
+	evidence := w.gather(ctx, subject, plan)
+	ledger, err := w.e.Store.Ledger(ctx, w.query(subject, evidence))
+	if err != nil {
+		return fmt.Errorf("read the ledger: %w", err)
+	}
+	d, all := guard.Decide(w.e.Guards, guard.Input{Subject: subject, Evidence: evidence, Ledger: ledger, Config: w.e.GuardConfig})
+	said.Decision = &d
+	if out.Decision == nil {
+		out.Decision, out.Guards = &d, all
 	}
 	return nil
 }

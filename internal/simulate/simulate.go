@@ -114,6 +114,9 @@ type PlannedStep struct {
 	Summary string `json:"summary"`
 	Diff    string `json:"diff,omitempty"`
 	Noop    bool   `json:"noop,omitempty"`
+	// Decision is what the guards would say about the step if it came now, nil for
+	// one that changes nothing.
+	Decision *guard.Decision `json:"decision,omitempty"`
 }
 
 // Acts returns what would happen in a line.

@@ -56,7 +56,7 @@ func TestText(t *testing.T) {
 			{Name: "quiet", Matched: true, Why: "not-found: Pod shop/web-1 does not exist\nPlaybook quiet would act now"},
 			{Name: "restart", Matched: true, Target: web, Resolution: "pod web-1 is of ReplicaSet web-5d; that is of Deployment web",
 				Remedies: []simulate.PlannedRemedy{
-					{Name: "restart-pod", Applies: true, Steps: []simulate.PlannedStep{{Name: "restart", Action: "pod.delete", Summary: "delete pod shop/web-1", Diff: "- pod shop/web-1\n+ (a new pod)\n"}}},
+					{Name: "restart-pod", Applies: true, Steps: []simulate.PlannedStep{{Name: "restart", Action: "pod.delete", Summary: "delete pod shop/web-1", Diff: "- pod shop/web-1\n+ (a new pod)\n", Decision: &wait}}},
 					{Name: "roll-back", Why: "when is false: facts.rolledOutWithin('1h')"},
 				},
 				Decision: &wait, Guards: []guard.Decision{wait, {Guard: "wrong-cluster", Verdict: guard.Admit}}},

@@ -48,28 +48,33 @@ func (p *Considered) text(b *strings.Builder) {
 			continue
 		}
 		fmt.Fprintf(b, "  Remedy %s\n", r.Name)
-		r.steps(b, "    ")
+		r.steps(b, "    ", true)
 	}
 	if len(p.Guards) > 0 {
-		b.WriteString("  Guards:\n")
+		b.WriteString("  Guards, about the first change:\n")
 		width := 0
 		for _, d := range p.Guards {
 			width = max(width, len(d.Guard))
 		}
 		for _, d := range p.Guards {
-			line := fmt.Sprintf("    %-*s  %s", width, d.Guard, d.Verdict)
-			if d.Verdict != guard.Admit {
-				line += " (" + string(d.Reason) + "): " + oneLine(d.Message)
-				if !d.RetryAt.IsZero() {
-					line += "; asked again at " + d.RetryAt.UTC().Format(time.RFC3339)
-				}
-			}
-			b.WriteString(line + "\n")
+			fmt.Fprintf(b, "    %-*s  %s\n", width, d.Guard, said(d))
 		}
 	}
 }
 
-func (r *PlannedRemedy) steps(b *strings.Builder, indent string) {
+// said is a decision in a line.
+func said(d guard.Decision) string {
+	line := string(d.Verdict)
+	if d.Verdict != guard.Admit {
+		line += " (" + string(d.Reason) + "): " + oneLine(d.Message)
+		if !d.RetryAt.IsZero() {
+			line += "; asked again at " + d.RetryAt.UTC().Format(time.RFC3339)
+		}
+	}
+	return line
+}
+
+func (r *PlannedRemedy) steps(b *strings.Builder, indent string, guards bool) {
 	if r.Why != "" {
 		fmt.Fprintf(b, "%scannot be planned: %s\n", indent, oneLine(r.Why))
 	}
@@ -79,6 +84,9 @@ func (r *PlannedRemedy) steps(b *strings.Builder, indent string) {
 			summary += " (nothing to do)"
 		}
 		fmt.Fprintf(b, "%s%s (%s): %s\n", indent, s.Name, s.Action, oneLine(summary))
+		if d := s.Decision; guards && d != nil {
+			fmt.Fprintf(b, "%s  the guards say: %s\n", indent, said(*d))
+		}
 		for line := range strings.Lines(s.Diff) {
 			fmt.Fprintf(b, "%s  %s\n", indent, strings.TrimRight(line, "\n"))
 		}
@@ -101,7 +109,7 @@ func (e *Explanation) WritePlan(w io.Writer) error {
 		for _, r := range p.Remedies {
 			if r.Applies {
 				fmt.Fprintf(&b, "# %s/%s on %s\n", p.Name, r.Name, p.Target)
-				r.steps(&b, "")
+				r.steps(&b, "", false)
 			}
 		}
 	}
