@@ -91,7 +91,8 @@ func storm(ctx context.Context, b *bench) error {
 		return err
 	}
 	b.progress("%d alerts sent in %.0f s", sent.Load(), time.Since(began).Seconds())
-	if err := drained(ctx, b, dsn); err != nil {
+	heap, allocated := b.profiling(ctx, m, "heap", "heap"), b.profiling(ctx, m, "allocs?seconds=30", "allocated")
+	if err := errors.Join(drained(ctx, b, dsn), heap(), allocated()); err != nil {
 		return err
 	}
 	took := time.Since(began)

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -142,7 +143,9 @@ type Engine struct {
 	leases   *leases
 	resynced resyncedSources
 	readings readings
-	stormy   chan struct{}
+	// resolving counts the slots that candidates have.
+	resolving atomic.Int32
+	stormy    chan struct{}
 }
 
 // New checks the options and names what is missing.
@@ -272,29 +275,51 @@ func (e *Engine) claim(ctx context.Context, slots, freed chan struct{}, workers 
 			work()
 		})
 	}
-	// Runs before candidates: what has begun is finished before more begins.
-	runs, err := e.Store.ClaimRuns(ctx, e.Owner, e.Lease, free)
+	resolve := func(most int) (int, error) {
+		if most <= 0 {
+			return 0, nil
+		}
+		cands, err := e.Store.ClaimCandidates(ctx, e.Owner, e.Lease, most)
+		if err != nil {
+			return 0, fmt.Errorf("claim candidates: %w", err)
+		}
+		for _, c := range cands {
+			e.resolving.Add(1)
+			launch(func() {
+				defer e.resolving.Add(-1)
+				held := e.leases.hold(ctx, c.ID, claim{candidate: c})
+				defer e.leases.drop(c.ID, held)
+				e.resolve(ctx, c)
+			})
+		}
+		return len(cands), nil
+	}
+	// What has begun is finished before more begins, but for a quarter of the
+	// slots: in a storm the runs that are held ask again and again, and what they
+	// wait for may be told by the alerts behind them.
+	kept := min(free, cap(slots)/4-int(e.resolving.Load()))
+	first, err := resolve(kept)
 	if err != nil {
-		return false, fmt.Errorf("claim runs: %w", err)
+		return false, err
 	}
-	for _, run := range runs {
-		launch(func() { e.drive(ctx, run) })
+	free -= first
+	var runs []store.Run
+	if free > 0 {
+		if runs, err = e.Store.ClaimRuns(ctx, e.Owner, e.Lease, free); err != nil {
+			return false, fmt.Errorf("claim runs: %w", err)
+		}
+		for _, run := range runs {
+			launch(func() { e.drive(ctx, run) })
+		}
+		free -= len(runs)
 	}
-	if free -= len(runs); free <= 0 {
-		return false, nil
+	more := 0
+	if free > 0 && (first == kept || kept <= 0) { // else there is no other
+		if more, err = resolve(free); err != nil {
+			return false, err
+		}
 	}
-	cands, err := e.Store.ClaimCandidates(ctx, e.Owner, e.Lease, free)
-	if err != nil {
-		return false, fmt.Errorf("claim candidates: %w", err)
-	}
-	for _, c := range cands {
-		launch(func() {
-			held := e.leases.hold(ctx, c.ID, claim{candidate: c})
-			defer e.leases.drop(c.ID, held)
-			e.resolve(ctx, c)
-		})
-	}
-	return len(runs)+len(cands) > 0 && free > len(cands), nil
+	return first+len(runs)+more > 0 && free > more, nil
 }
 
 // sealPause is how long entries may wait for others that are sealed with them. A
