@@ -20,7 +20,6 @@ import (
 
 const (
 	comparedNodes = 12
-	rackKey       = "capacity-test/rack"
 	diskKey       = "capacity-test/disk"
 	sizeKey       = "capacity-test/size"
 	gpu           = "example.com/gpu"
@@ -91,7 +90,7 @@ func newComparison(t *testing.T, seed uint64) *comparison {
 			},
 		}
 		if i > 0 { // one node is in no rack
-			o.Labels[rackKey] = c.own("r%d", i%4)
+			o.Labels[c.rack()] = c.own("r%d", i%4)
 		}
 		switch i {
 		case 2, 5:
@@ -145,6 +144,10 @@ func (c *comparison) settled(t *testing.T, pod *corev1.Pod) (settled *corev1.Pod
 	})
 	return settled, message
 }
+
+// rack is a label that no other comparison's nodes have: a constraint may count
+// the domains of nodes that the pod cannot run on.
+func (c *comparison) rack() string { return "capacity-test/rack-" + c.set[len(c.set)-8:] }
 
 // own makes a value that no other comparison has: terms may mean the pods of all
 // namespaces.
@@ -224,9 +227,9 @@ func (c *comparison) affinity(app string) *corev1.Affinity {
 	if c.odds(12) {
 		out.NodeAffinity = &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{
 			{MatchExpressions: []corev1.NodeSelectorRequirement{pick(c,
-				corev1.NodeSelectorRequirement{Key: rackKey, Operator: corev1.NodeSelectorOpIn, Values: []string{c.own("r1"), c.own("r2")}},
-				corev1.NodeSelectorRequirement{Key: rackKey, Operator: corev1.NodeSelectorOpNotIn, Values: []string{c.own("r1"), c.own("r2")}},
-				corev1.NodeSelectorRequirement{Key: rackKey, Operator: corev1.NodeSelectorOpDoesNotExist},
+				corev1.NodeSelectorRequirement{Key: c.rack(), Operator: corev1.NodeSelectorOpIn, Values: []string{c.own("r1"), c.own("r2")}},
+				corev1.NodeSelectorRequirement{Key: c.rack(), Operator: corev1.NodeSelectorOpNotIn, Values: []string{c.own("r1"), c.own("r2")}},
+				corev1.NodeSelectorRequirement{Key: c.rack(), Operator: corev1.NodeSelectorOpDoesNotExist},
 				corev1.NodeSelectorRequirement{Key: sizeKey, Operator: corev1.NodeSelectorOpGt, Values: []string{"8"}})}},
 			{MatchFields: []corev1.NodeSelectorRequirement{{Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{c.set + "-3"}}}},
 		}}}
@@ -244,7 +247,7 @@ func (c *comparison) terms(app string) []corev1.PodAffinityTerm {
 	var out []corev1.PodAffinityTerm
 	for range 1 + c.r.IntN(6)/5 {
 		term := corev1.PodAffinityTerm{
-			TopologyKey:   pick(c, corev1.LabelHostname, corev1.LabelHostname, rackKey),
+			TopologyKey:   pick(c, corev1.LabelHostname, corev1.LabelHostname, c.rack()),
 			LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": pick(c, app, app, c.own("app-%d", c.r.IntN(17)))}},
 		}
 		switch c.r.IntN(6) {
@@ -266,7 +269,7 @@ func (c *comparison) terms(app string) []corev1.PodAffinityTerm {
 
 func (c *comparison) spread(p *corev1.Pod) corev1.TopologySpreadConstraint {
 	s := corev1.TopologySpreadConstraint{
-		MaxSkew: int32(1 + c.r.IntN(2)), TopologyKey: rackKey, WhenUnsatisfiable: corev1.DoNotSchedule,
+		MaxSkew: int32(1 + c.r.IntN(2)), TopologyKey: c.rack(), WhenUnsatisfiable: corev1.DoNotSchedule,
 		LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": p.Labels["app"]}},
 	}
 	if len(p.Spec.TopologySpreadConstraints) > 0 {
