@@ -185,8 +185,8 @@ type Safety struct {
 	MaxConcurrentRunsPerPlaybook  int      `yaml:"maxConcurrentRunsPerPlaybook"`
 	Cooldown                      Cooldown `yaml:"cooldown"`
 	Attempts                      Attempts `yaml:"attempts"`
-	// ExpireAfter is how long after its alert a run may still start or work; playbooks
-	// may set less: 1h.
+	// ExpireAfter is how long after its alert a run may still start, and how long
+	// after its last change one may be held back; playbooks may set less: 1h.
 	ExpireAfter time.Duration `yaml:"expireAfter"`
 	// FiringFor is how long an alert must have fired before anything is changed,
 	// the hysteresis of a flapping one; no wait by default, since rules have one.

@@ -11,8 +11,8 @@ import (
 )
 
 // slack is how far the clocks of one machine that are read one after the other
-// may seem to disagree: an entry carries the time at which its move began, the
-// audit log the time at which a request was received.
+// may seem to disagree: an entry carries the time at which it was written,
+// by the store's clock, the audit log the time at which a request was received.
 const slack = 250 * time.Millisecond
 
 // Violation is one broken promise.

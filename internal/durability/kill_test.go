@@ -71,7 +71,7 @@ type trial struct {
 func killed(t *testing.T, dsn string, replicas int) {
 	kills, each, most, limit := 6, 1, 7, 6*time.Minute
 	if soaking() {
-		kills, each, most, limit = 200, 4, 16, 10*time.Minute
+		kills, each, most, limit = 200, 4, 16, 5*time.Minute
 	}
 	seed := uint64(time.Now().UnixNano())
 	if s := os.Getenv("ALERTMEDIC_SEED"); s != "" {
@@ -339,8 +339,37 @@ func (k *trial) drain(limit time.Duration) {
 		why = fmt.Sprint(b.String(), ", read: ", err)
 		return err == nil && b.even(), nil
 	})
-	require.NoError(k.t, err, "not drained within %s: %s", limit, why)
+	require.NoError(k.t, err, "not drained within %s: %s%s", limit, why, k.unended())
 	k.t.Logf("drained %s after the last kill", time.Since(began).Round(100*time.Millisecond))
+}
+
+// unended tells of the runs that have not ended, for the report of a trial that
+// does not come to its end.
+func (k *trial) unended() string {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(k.t.Context()), time.Minute)
+	defer cancel()
+	s, err := store.Open(ctx, store.Options{DSN: k.dsn})
+	if err != nil {
+		return "; the store cannot be opened: " + err.Error()
+	}
+	defer s.Close()
+	var r Record
+	if err := r.ReadStore(ctx, s); err != nil {
+		return "; the store cannot be read: " + err.Error()
+	}
+	var out strings.Builder
+	for _, run := range r.Runs {
+		if run.Phase == store.Done {
+			continue
+		}
+		fmt.Fprintf(&out, "\n%+v", run)
+		for _, en := range r.Journal {
+			if en.RunID == run.ID {
+				out.WriteString("\n  " + show(en))
+			}
+		}
+	}
+	return out.String()
 }
 
 // balance counts from the log what has begun and what has ended. A candidate

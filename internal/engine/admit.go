@@ -279,8 +279,8 @@ func (w *work) decided(d guard.Decision, all []guard.Decision, sub guard.Subject
 			wait = store.WaitCooldown
 		}
 		w.run.DueAt, w.run.Wait, w.run.Reason = d.RetryAt, wait, string(d.Reason)
-		if !w.st.Mutated && w.run.ExpiresAt.After(w.now) && w.run.DueAt.After(w.run.ExpiresAt) {
-			w.run.DueAt = w.run.ExpiresAt // end as expired on time, not late
+		if end := w.heldUntil(); end.After(w.now) && w.run.DueAt.After(end) {
+			w.run.DueAt = end // end as expired on time, not late
 		}
 		if len(entries) > 0 {
 			en := w.entry(journal.RunWaiting)

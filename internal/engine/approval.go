@@ -82,6 +82,9 @@ func (w *work) rejectedOutcome() store.Outcome {
 // approved plans once more and compares: a person approved this change to this
 // object, and nothing else.
 func (w *work) approved(ctx context.Context, ap store.Approval) error {
+	if done, err := w.healedMeanwhile(ctx); done || err != nil {
+		return err
+	}
 	vars, err := w.vars(ctx)
 	if err != nil && action.ReasonOf(err) != action.ReasonGone {
 		return err

@@ -237,7 +237,7 @@ func templateData(a alert.Alert, run playbooks.RunData) playbooks.TemplateData {
 // entry starts a journal entry about a run.
 func (w *work) entry(kind journal.Kind) journal.Entry {
 	t := w.run.Target
-	en := journal.Entry{Kind: kind, At: w.now, Cluster: t.Cluster, Source: w.run.Source, AlertName: w.run.AlertName,
+	en := journal.Entry{Kind: kind, Cluster: t.Cluster, Source: w.run.Source, AlertName: w.run.AlertName,
 		RunID: w.run.ID, Playbook: w.run.Playbook, Target: &t, Actor: w.e.Owner}
 	if r := w.remedy(); r != nil {
 		en.Remedy = r.Name

@@ -87,8 +87,8 @@ func (w *work) giveBack(ctx context.Context, cause error) {
 	if !w.st.Mutated && due.After(w.now.Add(planRetry)) {
 		due = w.now.Add(planRetry)
 	}
-	if !w.st.Mutated && w.run.ExpiresAt.After(w.now) && due.After(w.run.ExpiresAt) {
-		due = w.run.ExpiresAt // end as expired on time, not late
+	if end := w.heldUntil(); end.After(w.now) && due.After(end) {
+		due = end // end as expired on time, not late
 	}
 	if err := w.release(ctx, due, store.WaitRetry); err != nil {
 		w.e.Logger.Error("give the run back; its lease runs out", "run", w.run.ID, "err", err)

@@ -95,8 +95,8 @@ type Options struct {
 	Limits func(*playbooks.Playbook, *playbooks.Remedy) guard.Limits
 	// Mode is the loosest mode that the configuration allows.
 	Mode guard.Mode
-	// ExpireAfter is how long after its alert a run of a playbook may start or work;
-	// nil is an hour.
+	// ExpireAfter is how long after its alert a run of a playbook may start, and how
+	// long after its last change one may be held back; nil is an hour.
 	ExpireAfter func(*playbooks.Playbook) time.Duration
 	Guards      []guard.Guard // nil: guard.List()
 	GuardConfig guard.Config

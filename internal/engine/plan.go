@@ -20,15 +20,11 @@ import (
 // objects. Nothing is sent; what is planned is recorded with the first
 // admission, so a delayed run is planned anew when it is due again.
 func (w *work) plan(ctx context.Context) error {
-	if !w.st.Mutated && !w.run.ExpiresAt.After(w.now) {
-		why := "limits.expireAfter was over before the run could act"
-		switch {
-		case w.st.LastGuard != "":
-			why += "; it was held back by " + string(w.st.LastGuard)
-		case w.st.Backoffs > 0 && w.run.Message != "":
-			why += "; the last attempt failed: " + w.run.Message
-		}
-		return w.end(ctx, store.Expired, "expired", why)
+	if done, err := w.healedMeanwhile(ctx); done || err != nil {
+		return err
+	}
+	if !w.heldUntil().After(w.now) {
+		return w.expire(ctx)
 	}
 	vars, err := w.planVars(ctx)
 	if err != nil && action.ReasonOf(err) == action.ReasonGone {

@@ -73,8 +73,11 @@ func (w *work) unclear(ctx context.Context, s store.Step, message string) error 
 	return w.commit(ctx, t)
 }
 
-// observed goes on from a change that is seen to be there.
+// observed goes on from a change that is seen to be there. The look may have
+// taken a while in which the change arrived: the step ends now, not when the look
+// began.
 func (w *work) observed(ctx context.Context, s store.Step, plan action.Plan) error {
+	w.now, _ = w.e.clock(ctx, w.now)
 	en := w.stepEntry(journal.StepObserved, s)
 	en.Outcome, en.Message = string(action.Applied), "the change is there: "+plan.Summary
 	w.queued = append(w.queued, en)

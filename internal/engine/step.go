@@ -29,6 +29,9 @@ func (w *work) step(ctx context.Context) error {
 			if !s.StartedAt.IsZero() && !s.StartedAt.Add(w.stepTimeout(s, spec)).After(w.now) {
 				return w.failStep(ctx, s, action.ReasonTimeout, fmt.Sprintf("not done within %s: %s", w.stepTimeout(s, spec), s.Message))
 			}
+			if s.Status == store.StepPlanned && !w.heldUntil().After(w.now) {
+				return w.expireAt(ctx, s)
+			}
 			w.run.Step = i
 			if skip, err := w.skipped(ctx, s); skip || err != nil {
 				return err

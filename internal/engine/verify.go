@@ -104,7 +104,9 @@ func (w *work) verify(ctx context.Context) error {
 		v.HealthySince = w.now
 	}
 	if verdict == Healed && w.now.Sub(v.HealthySince) >= r.Verify.StableFor {
-		return w.healed(ctx, o)
+		en := w.entry(journal.VerifyVerdict)
+		en.Message = fmt.Sprintf("healthy since %s", v.HealthySince.UTC().Format(time.RFC3339))
+		return w.healed(ctx, r, o, en)
 	}
 	if verdict == Healed {
 		why = fmt.Sprintf("healthy since %s, %s are asked for", v.HealthySince.UTC().Format(time.TimeOnly), r.Verify.StableFor)
@@ -137,6 +139,13 @@ func (w *work) verify(ctx context.Context) error {
 
 func maxTime(a, b time.Time) time.Time {
 	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func minTime(a, b time.Time) time.Time {
+	if a.Before(b) {
 		return a
 	}
 	return b
@@ -178,12 +187,9 @@ func (w *work) look(ctx context.Context, r *playbooks.Remedy) observation {
 	return o
 }
 
-// healed ends the run well.
-func (w *work) healed(ctx context.Context, o observation) error {
-	r := w.remedy()
-	en := w.entry(journal.VerifyVerdict)
+// healed ends the run well: by remedy r, as o shows and en says.
+func (w *work) healed(ctx context.Context, r *playbooks.Remedy, o observation, en journal.Entry) error {
 	en.Outcome, en.Data = string(Healed), encode(o)
-	en.Message = fmt.Sprintf("healthy since %s", w.st.Verify.HealthySince.UTC().Format(time.RFC3339))
 	w.e.m.verdicts.WithLabelValues(w.run.Playbook, string(Healed)).Inc()
 	w.st.Rungs = append(w.st.Rungs, rung{Name: r.Name, Result: "healed"})
 	from := w.run.FiredAt
