@@ -33,7 +33,7 @@ var layers = map[string][]string{
 	"internal/store":    {"internal/action", "internal/alert", "internal/guard", "internal/journal", "internal/parallel"},
 	"internal/config":   {"internal/action", "internal/guard", "internal/auth", "playbooks"},
 	"internal/simulate": {"internal/action", "internal/guard"},
-	"internal/engine": {"internal/simulate", "internal/action", "internal/alert", "internal/guard", "internal/journal", "internal/kube",
+	"internal/engine": {"internal/simulate", "internal/parallel", "internal/action", "internal/alert", "internal/guard", "internal/journal", "internal/kube",
 		"internal/store", "playbooks"},
 	"internal/notify": {"internal/action", "internal/alert", "internal/journal", "internal/store"},
 	"receiver":        {"internal/action", "internal/alert", "internal/auth", "internal/journal", "internal/store", "playbooks"},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -48,6 +49,7 @@ func (a *app) serve(ctx context.Context, o Options, listener net.Listener) error
 		return fmt.Errorf("serve: %w", err)
 	})
 	g.Go(func() error { return a.run(gctx, o.Reload) })
+	g.Go(func() error { a.trimOnce(gctx); return nil })
 	g.Go(func() error {
 		<-gctx.Done()
 		a.stopping.Store(true)
@@ -70,6 +72,22 @@ func (a *app) serve(ctx context.Context, o Options, listener net.Listener) error
 		return nil
 	}
 	return err
+}
+
+// startSettles is when all that runs has begun, the first look at the cluster
+// included.
+const startSettles = 5 * time.Second
+
+// trimOnce gives back what only the start has needed.
+func (a *app) trimOnce(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-time.After(startSettles):
+	}
+	if err := trim(); err != nil {
+		a.log.Debug("memory of the start is not given back; the kernel takes it when it must", "err", err)
+	}
 }
 
 func (a *app) newReceiver(limits receiver.Limits) (*receiver.Receiver, error) {

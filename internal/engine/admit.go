@@ -12,6 +12,7 @@ import (
 	"github.com/alertmedic/alertmedic/internal/guard"
 	"github.com/alertmedic/alertmedic/internal/journal"
 	"github.com/alertmedic/alertmedic/internal/kube"
+	"github.com/alertmedic/alertmedic/internal/parallel"
 	"github.com/alertmedic/alertmedic/internal/store"
 )
 
@@ -150,12 +151,19 @@ func (w *work) gather(ctx context.Context, s guard.Subject, plan action.Plan) gu
 			return guard.Evidence{Errors: []string{"reading the store's clock: " + err.Error()}}
 		}
 	}
-	ev := w.e.Cluster.Evidence(ctx, kube.EvidenceRequest{
+	request := kube.EvidenceRequest{
 		Target: s.Target, Protect: protect,
 		NeedNodes: s.Disruptive && s.Target.Kind == action.KindNode, NeedPods: s.Mutating && s.Disruptive && s.NeedsPod,
 		Displaces: s.Displaces, Displaced: displaced(plan), Deletes: s.Action == "pod.delete",
 		Controllers: w.e.Controllers,
-	})
+	}
+	var ev guard.Evidence
+	var state guard.AlertEvidence
+	parallel.Both(func() { // the API server and the monitoring are asked at once
+		if s.Mutating {
+			state = w.alertState(ctx, w.lastSeen())
+		}
+	}, func() { ev = w.e.Cluster.Evidence(ctx, request) })
 	// Age is counted by one clock, the store's: replicas and the database may
 	// differ from each other by more than evidence may be old.
 	if n := ev.Nodes; n != nil && !n.GrowingSince.IsZero() && !ev.ObservedAt.IsZero() {
@@ -170,7 +178,7 @@ func (w *work) gather(ctx context.Context, s guard.Subject, plan action.Plan) gu
 		ev.Target.Touched = &touched
 	}
 	if s.Mutating {
-		ev.Alert = w.alertState(ctx, w.lastSeen())
+		ev.Alert = state
 	}
 	if s.Mutating && s.Mode == guard.Auto {
 		src := w.e.Sources[w.run.Source]

@@ -63,8 +63,8 @@ func (w *work) expireAt(ctx context.Context, s store.Step) error {
 	return w.expire(ctx)
 }
 
-// healedMeanwhile looks, before a further remedy begins that was held back, for
-// what the last one may have done by now: it was judged at the end of its time,
+// healedMeanwhile looks, when a further remedy (or the end of the ladder) was held
+// back, for what the last one may have done by now: it was judged at the end of its time,
 // and minutes or an hour have gone since. A target that is healthy needs no
 // further change. It reports whether the run's next move is made.
 func (w *work) healedMeanwhile(ctx context.Context) (bool, error) {
@@ -88,12 +88,12 @@ func (w *work) healedMeanwhile(ctx context.Context) (bool, error) {
 	}
 	stable := v.HealthySince.Add(r.Verify.StableFor)
 	if stable.After(w.now) {
-		w.run.Message = fmt.Sprintf("healthy since %s after %s; %s does not begin", v.HealthySince.UTC().Format(time.TimeOnly), r.Name, w.remedy().Name)
+		w.run.Message = fmt.Sprintf("healthy since %s after %s: nothing more is done", v.HealthySince.UTC().Format(time.TimeOnly), r.Name)
 		return true, w.release(ctx, minTime(stable, w.now.Add(w.e.VerifyEvery)), store.WaitVerify)
 	}
 	en := w.entry(journal.VerifyVerdict)
 	en.Remedy = r.Name
-	en.Message = fmt.Sprintf("healthy since %s, before %s could begin", v.HealthySince.UTC().Format(time.RFC3339), w.remedy().Name)
+	en.Message = fmt.Sprintf("healthy since %s, after the time of %s and before anything more was done", v.HealthySince.UTC().Format(time.RFC3339), r.Name)
 	return true, w.healed(ctx, r, o, en)
 }
 

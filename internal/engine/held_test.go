@@ -185,3 +185,37 @@ func TestUnknownWhileHeldBackIsNotHealed(t *testing.T) {
 	w.pass(time.Minute)
 	require.Len(t, w.calls, 2)
 }
+
+// After the last remedy as well: an API server that is away when its time is over
+// keeps the run from ending, and what is healthy when it is back has healed.
+func TestHealedWhileTheEndIsHeldBack(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]store.Outcome{"healthy": store.Healed, "sick": store.NotHealed} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := setup(t, doc("ladder", "  onResolve: Revert\n"+twoRungs))
+			w.apply = func(_ action.Plan, n int) (action.Result, error) {
+				if n == 2 {
+					w.unread = action.Errorf(action.ReasonUnavailable, "the API server is away")
+				}
+				return action.Result{Done: true}, nil
+			}
+			w.fire("web")
+			w.pass(10 * time.Minute)
+			run := w.onlyRun()
+			require.Equal(t, store.WaitRetry, run.Wait, run.Message)
+			require.Equal(t, 2, run.Remedy, "past the end")
+			w.unread = nil
+			if name == "healthy" {
+				w.health, w.alert = healthy, resolved
+			}
+			w.pass(10 * time.Minute)
+			run = w.onlyRun()
+			require.Equal(t, want, run.Outcome, run.Message)
+			require.Len(t, w.calls, 2)
+			if name == "healthy" {
+				require.Equal(t, []string{"workload.scale"}, w.undone, "onResolve takes back what can be")
+			}
+		})
+	}
+}

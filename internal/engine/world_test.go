@@ -41,6 +41,7 @@ type world struct {
 	nodes   *guard.NodeEvidence
 	missing []string
 	facts   playbooks.Facts
+	unread  error  // why the facts cannot be read
 	looked  int    // how often the facts were read
 	uid     string // the live UID; "" means the target's own
 	errs    []string
@@ -155,7 +156,7 @@ func (w *world) Facts(context.Context, action.Target) (playbooks.Facts, map[stri
 	if w.gone {
 		return playbooks.Facts{}, nil, action.Errorf(action.ReasonGone, "not found")
 	}
-	return w.facts, map[string]any{"spec": map[string]any{"replicas": int64(3)}}, nil
+	return w.facts, map[string]any{"spec": map[string]any{"replicas": int64(3)}}, w.unread
 }
 
 func (w *world) CheckRules(context.Context, string, string, []action.Rule) ([]string, error) {

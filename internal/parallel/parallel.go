@@ -1,4 +1,5 @@
-// Package parallel runs a loop on all processors. It is a leaf.
+// Package parallel runs a loop on all processors, or two calls at once. It is a
+// leaf.
 package parallel
 
 import (
@@ -14,33 +15,58 @@ import (
 // with the stack of where it was, so that whoever recovers from panics does so
 // here as well.
 func Each(n, atLeast int, fn func(i int)) {
-	var (
-		wg    sync.WaitGroup
-		once  sync.Once
-		fault string
-	)
+	var g guarded
 	part := max(1, atLeast, (n+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))
 	from := 0
 	for ; from+part < n; from += part {
 		first := from // of this part
-		wg.Go(func() {
-			defer func() {
-				if p := recover(); p != nil {
-					once.Do(func() { fault = fmt.Sprintf("%v\n%s", p, debug.Stack()) })
-				}
-			}()
+		g.run(func() {
 			for i := first; i < first+part; i++ {
 				fn(i)
 			}
 		})
 	}
-	func() {
-		defer wg.Wait() // also when fn panics here
+	g.wait(func() {
 		for i := from; i < n; i++ {
 			fn(i)
 		}
+	})
+}
+
+// Both calls two functions at once, the second in the caller's goroutine, and
+// returns when both have: for what waits rather than works. Panics are as with
+// Each.
+func Both(one, other func()) {
+	var g guarded
+	g.run(one)
+	g.wait(other)
+}
+
+// guarded is a group of goroutines whose panics are kept for the caller.
+type guarded struct {
+	wg    sync.WaitGroup
+	once  sync.Once
+	fault string
+}
+
+func (g *guarded) run(fn func()) {
+	g.wg.Go(func() {
+		defer func() {
+			if p := recover(); p != nil {
+				g.once.Do(func() { g.fault = fmt.Sprintf("%v\n%s", p, debug.Stack()) })
+			}
+		}()
+		fn()
+	})
+}
+
+// wait calls last, waits for the others and panics if one of them did.
+func (g *guarded) wait(last func()) {
+	func() {
+		defer g.wg.Wait() // also when last panics
+		last()
 	}()
-	if fault != "" {
-		panic(fault)
+	if g.fault != "" {
+		panic(g.fault)
 	}
 }

@@ -48,3 +48,23 @@ func TestAPanicReachesTheCaller(t *testing.T) {
 		require.Zero(t, running)
 	}
 }
+
+// Both are under way at the same time: each waits for the other.
+func TestBothRunAtOnce(t *testing.T) {
+	one, other := make(chan int), make(chan int)
+	parallel.Both(func() { one <- 1; <-other }, func() { <-one; other <- 2 })
+}
+
+func TestBothEndBeforeAPanicComesOut(t *testing.T) {
+	boom := func() { panic("boom") }
+	for name, fn := range map[string]func(quiet func()){
+		"one":   func(quiet func()) { parallel.Both(boom, quiet) },
+		"other": func(quiet func()) { parallel.Both(quiet, boom) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			ended := false
+			require.Panics(t, func() { fn(func() { ended = true }) })
+			require.True(t, ended)
+		})
+	}
+}

@@ -3,9 +3,12 @@ package promapi
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/prometheus/alertmanager/api/v2/models"
@@ -18,47 +21,147 @@ import (
 type alertmanager struct {
 	url     string
 	client  *http.Client
-	answers *cache[models.GettableAlerts]
+	answers *cache[heldAlerts]
 	count   func(err error)
+}
+
+// heldAlerts are the alerts of a name that an Alertmanager holds, by fingerprint,
+// with no more than is asked of them: a storm has ten thousand of one name.
+type heldAlerts map[string]heldAlert
+
+type heldAlert struct {
+	updated time.Time
+	status  status
+}
+
+// status is the status of Alertmanager's API v2 (models.AlertStatus).
+type status struct {
+	State       string   `json:"state"`
+	SilencedBy  []string `json:"silencedBy"`
+	InhibitedBy []string `json:"inhibitedBy"`
+	MutedBy     []string `json:"mutedBy"`
+}
+
+// shown is what every alert of Alertmanager's API v2 has (models.GettableAlert).
+// Its own models keep whatever an answer holds and parse times by trial, which
+// made most of the garbage of a storm.
+type shown struct {
+	Fingerprint string    `json:"fingerprint"`
+	UpdatedAt   time.Time `json:"updatedAt"`
+	Status      status    `json:"status"`
+}
+
+// activeAlert is an alert with what a webhook would tell of it.
+type activeAlert struct {
+	shown
+	StartsAt     time.Time         `json:"startsAt"`
+	Labels       map[string]string `json:"labels"`
+	Annotations  map[string]string `json:"annotations"`
+	GeneratorURL string            `json:"generatorURL"`
+	Receivers    []struct {
+		Name string `json:"name"`
+	} `json:"receivers"`
+}
+
+func (a activeAlert) alert() alert.Alert {
+	return alert.Alert{
+		Status: alert.Firing, Labels: a.Labels, Annotations: a.Annotations,
+		GeneratorURL: a.GeneratorURL, Fingerprint: a.Fingerprint, StartsAt: a.StartsAt,
+	}
+}
+
+// routedTo reports whether one of the receivers gets the alert.
+func (a activeAlert) routedTo(receivers []string) bool {
+	for _, r := range a.Receivers {
+		if slices.Contains(receivers, r.Name) {
+			return true
+		}
+	}
+	return false
 }
 
 // named returns the alerts of one name that the Alertmanager holds, suppressed
 // ones included. All alerts of a name share an answer: a storm is one name.
-func (a *alertmanager) named(ctx context.Context, name string, notBefore time.Time) (models.GettableAlerts, error) {
+func (a *alertmanager) named(ctx context.Context, name string, notBefore time.Time) (heldAlerts, error) {
 	matcher, err := labels.NewMatcher(labels.MatchEqual, "alertname", name)
 	if err != nil {
 		return nil, fmt.Errorf("alertname %q: %w", name, err)
 	}
-	return a.answers.get(ctx, name, notBefore, func(ctx context.Context) (models.GettableAlerts, error) {
-		return a.read(ctx, url.Values{
+	return a.answers.get(ctx, name, notBefore, func(ctx context.Context) (heldAlerts, error) {
+		out := heldAlerts{}
+		err := read(ctx, a, url.Values{
 			"filter": {matcher.String()},
 			"active": {"true"}, "silenced": {"true"}, "inhibited": {"true"}, "unprocessed": {"true"},
+		}, func(item shown) error {
+			out[item.Fingerprint] = heldAlert{updated: item.UpdatedAt, status: item.Status}
+			return item.whole()
 		})
+		return out, err
 	})
 }
 
-// active returns all alerts that are neither silenced nor inhibited.
-func (a *alertmanager) active(ctx context.Context) (models.GettableAlerts, error) {
-	return a.read(ctx, url.Values{
+// active returns the alerts that are neither silenced nor inhibited and that one
+// of the receivers gets; without receivers all of them.
+func (a *alertmanager) active(ctx context.Context, receivers []string) ([]activeAlert, error) {
+	var out []activeAlert
+	err := read(ctx, a, url.Values{
 		"active": {"true"}, "silenced": {"false"}, "inhibited": {"false"}, "unprocessed": {"true"},
+	}, func(item activeAlert) error {
+		if len(receivers) == 0 || item.routedTo(receivers) {
+			out = append(out, item)
+		}
+		return item.whole()
 	})
+	return out, err
 }
 
-func (a *alertmanager) read(ctx context.Context, query url.Values) (out models.GettableAlerts, err error) {
+// whole refuses an alert of which nothing could be concluded.
+func (s shown) whole() error {
+	if s.Fingerprint == "" || s.Status.State == "" {
+		return errors.New("an alert without fingerprint or status")
+	}
+	return nil
+}
+
+// read yields the alerts of an answer one after the other, as they come. What it
+// has yielded is worth nothing when it returns an error.
+func read[T any](ctx context.Context, a *alertmanager, query url.Values, yield func(T) error) (err error) {
 	defer func() { a.count(err) }()
-	raw, err := get(ctx, a.client, a.url, "/api/v2/alerts", query)
+	body, err := open(ctx, a.client, a.url, "/api/v2/alerts", query)
 	if err != nil {
-		return nil, fmt.Errorf("alertmanager %s: %w", a.url, err)
+		return fmt.Errorf("alertmanager %s: %w", a.url, err)
 	}
-	if err := json.Unmarshal(raw, &out); err != nil {
-		return nil, fmt.Errorf("alertmanager %s: %w", a.url, err)
+	defer body.Close()
+	if err := decodeList(body, yield); err != nil {
+		return fmt.Errorf("alertmanager %s: %w", a.url, err)
 	}
-	for _, item := range out {
-		if item == nil || item.Fingerprint == nil || item.Status == nil || item.Status.State == nil {
-			return nil, fmt.Errorf("alertmanager %s: an alert without fingerprint or status", a.url)
+	return nil
+}
+
+// decodeList yields the items of a JSON list. A list that is cut off is an error.
+func decodeList[T any](r io.Reader, yield func(T) error) error {
+	dec := json.NewDecoder(r)
+	if first, err := dec.Token(); err != nil {
+		return fmt.Errorf("read the list of alerts: %w", err)
+	} else if first != json.Delim('[') {
+		return fmt.Errorf("the answer is not a list of alerts: it begins with %v", first)
+	}
+	for dec.More() {
+		var item T
+		if err := dec.Decode(&item); err != nil {
+			return fmt.Errorf("read an alert of the list: %w", err)
+		}
+		if err := yield(item); err != nil {
+			return err
 		}
 	}
-	return out, nil
+	if _, err := dec.Token(); err != nil {
+		return fmt.Errorf("read the end of the list of alerts: %w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("something follows the list of alerts")
+	}
+	return nil
 }
 
 // amState is what one Alertmanager says of one alert.
@@ -73,30 +176,28 @@ func (a *alertmanager) state(ctx context.Context, al alert.Alert, notBefore time
 	if err != nil {
 		return amState{}, err
 	}
-	for _, item := range all {
-		if *item.Fingerprint != al.Fingerprint {
-			continue
-		}
-		s := amState{held: true}
-		for _, id := range item.Status.SilencedBy {
-			if !own(id) {
-				s.silenced = id
-				break
-			}
-		}
-		if len(item.Status.InhibitedBy) > 0 {
-			s.inhibited = item.Status.InhibitedBy[0]
-		}
-		// Suppressed by something that this service does not know: a person did
-		// not want to be told, which is reason enough to leave it alone.
-		known := len(item.Status.SilencedBy) + len(item.Status.InhibitedBy)
-		if *item.Status.State == models.AlertStatusStateSuppressed && known == 0 {
-			s.silenced = "muted"
-			if len(item.Status.MutedBy) > 0 {
-				s.silenced = "muted by " + item.Status.MutedBy[0]
-			}
-		}
-		return s, nil
+	item, held := all[al.Fingerprint]
+	if !held {
+		return amState{}, nil
 	}
-	return amState{}, nil
+	s, st := amState{held: true}, item.status
+	for _, id := range st.SilencedBy {
+		if !own(id) {
+			s.silenced = id
+			break
+		}
+	}
+	if len(st.InhibitedBy) > 0 {
+		s.inhibited = st.InhibitedBy[0]
+	}
+	// Suppressed by something that this service does not know: a person did
+	// not want to be told, which is reason enough to leave it alone.
+	known := len(st.SilencedBy) + len(st.InhibitedBy)
+	if st.State == models.AlertStatusStateSuppressed && known == 0 {
+		s.silenced = "muted"
+		if len(st.MutedBy) > 0 {
+			s.silenced = "muted by " + st.MutedBy[0]
+		}
+	}
+	return s, nil
 }

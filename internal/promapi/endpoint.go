@@ -117,8 +117,8 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// get reads one document of an endpoint.
-func get(ctx context.Context, client *http.Client, base, path string, query url.Values) ([]byte, error) {
+// open asks an endpoint for a document, which the caller reads and closes.
+func open(ctx context.Context, client *http.Client, base, path string, query url.Values) (io.ReadCloser, error) {
 	target := strings.TrimRight(base, "/") + path
 	if len(query) > 0 {
 		target += "?" + query.Encode()
@@ -131,11 +131,11 @@ func get(ctx context.Context, client *http.Client, base, path string, query url.
 	if err != nil {
 		return nil, err
 	}
-	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
+		resp.Body.Close() //nolint:errcheck // nothing of it is used
 		return nil, fmt.Errorf("%s answered %s", path, resp.Status)
 	}
-	return io.ReadAll(resp.Body)
+	return resp.Body, nil
 }
 
 // outcome classes an error for a metric.

@@ -63,6 +63,13 @@ func (s *server) set(doc any) {
 	}
 }
 
+// raw answers with these very bytes.
+func raw(body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte(body)) // the reader notices
+	}
+}
+
 func writeJSON(w http.ResponseWriter, doc any) {
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(doc) // the reader notices

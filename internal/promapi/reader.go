@@ -15,7 +15,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/alertmanager/api/v2/models"
 	"github.com/prometheus/client_golang/api"
 	promv1 "github.com/prometheus/client_golang/api/prometheus/v1"
 
@@ -106,7 +105,7 @@ func (cfg Config) alertmanager(e Endpoint) (*alertmanager, error) {
 	}
 	return &alertmanager{
 		url: strings.TrimRight(e.URL, "/"), client: client,
-		answers: newCache[models.GettableAlerts]("alertmanager "+e.URL, cacheTTL, cfg.Timeout, cfg.Clock),
+		answers: newCache[heldAlerts]("alertmanager "+e.URL, cacheTTL, cfg.Timeout, cfg.Clock),
 		count:   cfg.Metrics.counter(cfg.Source, "alertmanager"),
 	}, nil
 }
@@ -134,36 +133,27 @@ func (cfg Config) prometheus(e Endpoint) (*prometheus, error) {
 func (r *Reader) Snapshot(ctx context.Context) ([]alert.Alert, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Timeout)
 	defer cancel()
-	newest := map[string]*models.GettableAlert{}
-	replies := each(r.alertmanagers, func(am *alertmanager) (models.GettableAlerts, error) { return am.active(ctx) })
+	replies := each(r.alertmanagers, func(am *alertmanager) ([]activeAlert, error) { return am.active(ctx, r.cfg.Receivers) })
 	answered, err := split(replies)
 	if len(answered) == 0 {
 		return nil, fmt.Errorf("no Alertmanager of source %q answers: %w", r.cfg.Source, err)
 	}
+	newest := map[string]activeAlert{}
 	for _, items := range answered {
 		for _, item := range items {
-			if !r.routedHere(item) {
-				continue
-			}
-			if old := newest[*item.Fingerprint]; old == nil || updated(item).After(updated(old)) {
-				newest[*item.Fingerprint] = item
+			if old, ok := newest[item.Fingerprint]; !ok || item.UpdatedAt.After(old.UpdatedAt) {
+				newest[item.Fingerprint] = item
 			}
 		}
 	}
 	out := make([]alert.Alert, 0, len(newest))
 	for _, item := range newest {
-		if a, rejected := alert.Check(convert(item), r.cfg.Clock(), r.cfg.Limits); rejected == nil {
+		if a, rejected := alert.Check(item.alert(), r.cfg.Clock(), r.cfg.Limits); rejected == nil {
 			out = append(out, a)
 		}
 	}
 	slices.SortFunc(out, func(a, b alert.Alert) int { return strings.Compare(a.Fingerprint, b.Fingerprint) })
 	return out, nil
-}
-
-func (r *Reader) routedHere(item *models.GettableAlert) bool {
-	return len(r.cfg.Receivers) == 0 || slices.ContainsFunc(item.Receivers, func(ref *models.ReceiverReference) bool {
-		return ref != nil && ref.Name != nil && slices.Contains(r.cfg.Receivers, *ref.Name)
-	})
 }
 
 // WatchdogName is the alert that always fires, to show that the way from
@@ -175,7 +165,7 @@ const WatchdogName = "Watchdog"
 func (r *Reader) Watchdog(ctx context.Context) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Timeout)
 	defer cancel()
-	replies := each(r.alertmanagers, func(am *alertmanager) (models.GettableAlerts, error) {
+	replies := each(r.alertmanagers, func(am *alertmanager) (heldAlerts, error) {
 		return am.named(ctx, WatchdogName, time.Time{})
 	})
 	answered, err := split(replies)
@@ -185,8 +175,8 @@ func (r *Reader) Watchdog(ctx context.Context) (time.Time, error) {
 	var latest time.Time
 	for _, items := range answered {
 		for _, item := range items {
-			if at := updated(item); at.After(latest) {
-				latest = at
+			if item.updated.After(latest) {
+				latest = item.updated
 			}
 		}
 	}
@@ -201,24 +191,6 @@ func (r *Reader) Close() {
 	for _, p := range r.prometheuses {
 		p.close()
 	}
-}
-
-func updated(item *models.GettableAlert) time.Time {
-	if item.UpdatedAt == nil {
-		return time.Time{}
-	}
-	return time.Time(*item.UpdatedAt)
-}
-
-func convert(item *models.GettableAlert) alert.Alert {
-	a := alert.Alert{
-		Status: alert.Firing, Labels: item.Labels, Annotations: item.Annotations,
-		GeneratorURL: string(item.GeneratorURL), Fingerprint: *item.Fingerprint,
-	}
-	if item.StartsAt != nil {
-		a.StartsAt = time.Time(*item.StartsAt)
-	}
-	return a.Clone()
 }
 
 // reply is what one replica answered.

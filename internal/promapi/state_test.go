@@ -67,7 +67,12 @@ func TestState(t *testing.T) {
 		"two rules, one fires":                {ams: []any{none}, proms: []any{rules(rule(a.Name()), rule(a.Name(), active("firing", local())))}, state: guard.AlertFiring, at: start},
 		"pending":                             {ams: []any{none}, proms: []any{rules(rule(a.Name(), active("pending", local())))}, state: guard.AlertUnknown, by: "pending: its condition holds, but not yet for as long as the rule asks", at: start},
 		"replica label dropped on the way":    {ams: []any{none}, proms: []any{rules(rule(a.Name(), active("firing", map[string]string{"alertname": a.Name(), "namespace": "shop", "pod": "web-0", "severity": "warning", "prometheus_replica": "0"})))}, state: guard.AlertFiring, at: start},
-		"not JSON":                            {ams: []any{"hello"}, proms: []any{quiet}, state: guard.AlertUnknown, by: "no Alertmanager answers: alertmanager URL: json: cannot unmarshal string into Go value of type models.GettableAlerts"},
+		"not JSON":                            {ams: []any{"hello"}, proms: []any{quiet}, state: guard.AlertUnknown, by: "no Alertmanager answers: alertmanager URL: the answer is not a list of alerts: it begins with hello"},
+		"nothing at all":                      {ams: []any{raw("")}, proms: []any{quiet}, state: guard.AlertUnknown, by: "no Alertmanager answers: alertmanager URL: read the list of alerts: EOF"},
+		"null":                                {ams: []any{raw("null")}, proms: []any{quiet}, state: guard.AlertUnknown, by: "no Alertmanager answers: alertmanager URL: the answer is not a list of alerts: it begins with <nil>"},
+		"a list cut off":                      {ams: []any{raw("[")}, proms: []any{quiet}, state: guard.AlertUnknown, by: "no Alertmanager answers: alertmanager URL: read the end of the list of alerts: EOF"},
+		"an alert cut off":                    {ams: []any{raw(`[{"fingerprint": "x"`)}, proms: []any{quiet}, state: guard.AlertUnknown, by: "no Alertmanager answers: alertmanager URL: read an alert of the list: unexpected EOF"},
+		"two lists":                           {ams: []any{raw("[] []")}, proms: []any{quiet}, state: guard.AlertUnknown, by: "no Alertmanager answers: alertmanager URL: something follows the list of alerts"},
 		"alert without status":                {ams: []any{[]doc{{"fingerprint": a.Fingerprint}}}, proms: []any{quiet}, state: guard.AlertUnknown, by: "no Alertmanager answers: alertmanager URL: an alert without fingerprint or status"},
 	} {
 		t.Run(name, func(t *testing.T) {
