@@ -7,7 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/alertmedic/alertmedic/internal/action"
@@ -115,10 +115,8 @@ func HashOf(prevHash string, e Entry) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	h := sha256.New()
-	// Hash.Write never fails.
-	_, _ = io.Copy(h, io.MultiReader(strings.NewReader(prevHash), strings.NewReader("\n"), bytes.NewReader(form)))
-	return hex.EncodeToString(h.Sum(nil)), nil
+	sum := sha256.Sum256(slices.Concat([]byte(prevHash), []byte("\n"), form))
+	return hex.EncodeToString(sum[:]), nil
 }
 
 // Seal gives e its place in the chain: seq, prevHash and its own hash. prevHash

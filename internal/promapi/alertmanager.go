@@ -25,13 +25,12 @@ type alertmanager struct {
 	count   func(err error)
 }
 
-// heldAlerts are the alerts of a name that an Alertmanager holds, by fingerprint,
-// with no more than is asked of them: a storm has ten thousand of one name.
-type heldAlerts map[string]heldAlert
-
-type heldAlert struct {
-	updated time.Time
-	status  status
+// heldAlerts are the alerts of a name that an Alertmanager holds, with no more
+// than is asked of them: a storm has ten thousand of one name.
+type heldAlerts struct {
+	// suppressed is by fingerprint, nil for an alert that nothing suppresses.
+	suppressed map[string]*status
+	updated    time.Time // when it last heard of any of them
 }
 
 // status is the status of Alertmanager's API v2 (models.AlertStatus).
@@ -40,6 +39,14 @@ type status struct {
 	SilencedBy  []string `json:"silencedBy"`
 	InhibitedBy []string `json:"inhibitedBy"`
 	MutedBy     []string `json:"mutedBy"`
+}
+
+// suppressing returns a status that tells of more than an alert that is active.
+func (s status) suppressing() *status {
+	if s.State != models.AlertStatusStateSuppressed && len(s.SilencedBy)+len(s.InhibitedBy) == 0 {
+		return nil
+	}
+	return &s
 }
 
 // shown is what every alert of Alertmanager's API v2 has (models.GettableAlert).
@@ -85,15 +92,16 @@ func (a activeAlert) routedTo(receivers []string) bool {
 func (a *alertmanager) named(ctx context.Context, name string, notBefore time.Time) (heldAlerts, error) {
 	matcher, err := labels.NewMatcher(labels.MatchEqual, "alertname", name)
 	if err != nil {
-		return nil, fmt.Errorf("alertname %q: %w", name, err)
+		return heldAlerts{}, fmt.Errorf("alertname %q: %w", name, err)
 	}
 	return a.answers.get(ctx, name, notBefore, func(ctx context.Context) (heldAlerts, error) {
-		out := heldAlerts{}
+		out := heldAlerts{suppressed: map[string]*status{}}
 		err := read(ctx, a, url.Values{
 			"filter": {matcher.String()},
 			"active": {"true"}, "silenced": {"true"}, "inhibited": {"true"}, "unprocessed": {"true"},
 		}, func(item shown) error {
-			out[item.Fingerprint] = heldAlert{updated: item.UpdatedAt, status: item.Status}
+			out.suppressed[item.Fingerprint] = item.Status.suppressing()
+			out.updated = maxTime(out.updated, item.UpdatedAt)
 			return item.whole()
 		})
 		return out, err
@@ -176,11 +184,11 @@ func (a *alertmanager) state(ctx context.Context, al alert.Alert, notBefore time
 	if err != nil {
 		return amState{}, err
 	}
-	item, held := all[al.Fingerprint]
-	if !held {
-		return amState{}, nil
+	st, held := all.suppressed[al.Fingerprint]
+	s := amState{held: held}
+	if st == nil {
+		return s, nil
 	}
-	s, st := amState{held: true}, item.status
 	for _, id := range st.SilencedBy {
 		if !own(id) {
 			s.silenced = id

@@ -173,14 +173,17 @@ func (r *Reader) Watchdog(ctx context.Context) (time.Time, error) {
 		return time.Time{}, fmt.Errorf("no Alertmanager of source %q answers: %w", r.cfg.Source, err)
 	}
 	var latest time.Time
-	for _, items := range answered {
-		for _, item := range items {
-			if item.updated.After(latest) {
-				latest = item.updated
-			}
-		}
+	for _, held := range answered {
+		latest = maxTime(latest, held.updated)
 	}
 	return latest, nil
+}
+
+func maxTime(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // Close gives connections back.
