@@ -71,7 +71,7 @@ type trial struct {
 func killed(t *testing.T, dsn string, replicas int) {
 	kills, each, most, limit := 6, 1, 7, 6*time.Minute
 	if soaking() {
-		kills, each, most, limit = 200, 4, 16, 5*time.Minute
+		kills, each, most, limit = 200, 4, 16, 10*time.Minute
 	}
 	seed := uint64(time.Now().UnixNano())
 	if s := os.Getenv("ALERTMEDIC_SEED"); s != "" {

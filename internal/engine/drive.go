@@ -145,6 +145,9 @@ func (w *work) advance(ctx context.Context) error {
 	}
 	switch w.st.Stage {
 	case stagePlan:
+		if done, err := w.healedMeanwhile(ctx); done || err != nil {
+			return err
+		}
 		return w.plan(w.reads(ctx, before))
 	case stageApproval:
 		return w.awaitApproval(w.reads(ctx, reading{}))

@@ -64,9 +64,9 @@ func (w *work) expireAt(ctx context.Context, s store.Step) error {
 }
 
 // healedMeanwhile looks, when a further remedy (or the end of the ladder) was held
-// back, for what the last one may have done by now: it was judged at the end of its time,
-// and minutes or an hour have gone since. A target that is healthy needs no
-// further change. It reports whether the run's next move is made.
+// back, for what the last one may have done by now: it was judged at the end of
+// its time, and minutes or an hour have gone since. A target that is healthy needs
+// no further change. It reports whether the run's next move is made.
 func (w *work) healedMeanwhile(ctx context.Context) (bool, error) {
 	held := w.st.LastGuard != "" || w.st.Backoffs > 0
 	if !w.st.Mutated || w.st.RemedyMutated || !held {

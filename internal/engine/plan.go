@@ -20,9 +20,6 @@ import (
 // objects. Nothing is sent; what is planned is recorded with the first
 // admission, so a delayed run is planned anew when it is due again.
 func (w *work) plan(ctx context.Context) error {
-	if done, err := w.healedMeanwhile(ctx); done || err != nil {
-		return err
-	}
 	if !w.heldUntil().After(w.now) {
 		return w.expire(ctx)
 	}
