@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -54,18 +55,15 @@ func (e *Engine) resyncSource(ctx context.Context, src Source) error {
 	if err != nil {
 		return fmt.Errorf("list the active alerts: %w", err)
 	}
-	set := e.Playbooks()
 	firing := make(map[string]bool, len(active))
-	var obs []store.Observation
 	for _, a := range active {
 		firing[a.Fingerprint] = true
-		// Alertmanager holds alerts of other receivers too: only those that a
-		// playbook is for concern us, the rest never reach the webhook either.
-		matched := e.Matched(set.Match(a.Labels))
-		if len(matched) == 0 {
-			continue
+	}
+	// In parts: ten thousand alerts in one transaction would hold up webhooks.
+	for part := range slices.Chunk(active, resyncBatch) {
+		if err := e.observe(ctx, e.matching(src, part)); err != nil {
+			return err
 		}
-		obs = append(obs, store.Observation{Source: src.Name, Cluster: src.Cluster, Alert: a, Playbooks: matched})
 	}
 	open, err := e.Store.OpenEpisodes(ctx, src.Name)
 	if err != nil {
@@ -76,6 +74,7 @@ func (e *Engine) resyncSource(ctx context.Context, src Source) error {
 		return fmt.Errorf("read the clock: %w", err)
 	}
 	var unknown error
+	var obs []store.Observation
 	for _, ep := range open {
 		if firing[ep.Signal.Fingerprint] {
 			continue
@@ -89,13 +88,39 @@ func (e *Engine) resyncSource(ctx context.Context, src Source) error {
 			unknown = errors.Join(unknown, fmt.Errorf("%s: %s", ep.Alert.Name(), st.By))
 		}
 	}
-	if len(obs) > 0 {
-		if _, err := e.Store.ObserveEpisodes(ctx, obs); err != nil {
-			return fmt.Errorf("record what was read: %w", err)
+	for part := range slices.Chunk(obs, resyncBatch) {
+		if err := e.observe(ctx, part); err != nil {
+			return err
 		}
 	}
 	e.resynced.add(src.Name) // one alert whose state is unknown holds its own runs only
 	return unknown
+}
+
+// resyncBatch is how many alerts are recorded in one transaction.
+const resyncBatch = 500
+
+// matching makes observations of the alerts that a playbook is for. Alertmanager
+// holds alerts of other receivers too, which never reach the webhook either.
+func (e *Engine) matching(src Source, active []alert.Alert) []store.Observation {
+	set := e.Playbooks()
+	var obs []store.Observation
+	for _, a := range active {
+		if matched := e.Matched(set.Match(a.Labels)); len(matched) > 0 {
+			obs = append(obs, store.Observation{Source: src.Name, Cluster: src.Cluster, Alert: a, Playbooks: matched})
+		}
+	}
+	return obs
+}
+
+func (e *Engine) observe(ctx context.Context, obs []store.Observation) error {
+	if len(obs) == 0 {
+		return nil
+	}
+	if _, err := e.Store.ObserveEpisodes(ctx, obs); err != nil {
+		return fmt.Errorf("record what was read: %w", err)
+	}
+	return nil
 }
 
 // resyncedSources are those whose alerts were read whole since the start. It is
