@@ -124,12 +124,13 @@ func TestHugeAnswersAreCut(t *testing.T) {
 			}
 		}
 	})
+	patient := func(c *promapi.Config) { c.Timeout = 2 * time.Minute } // 32 MiB, on a machine that is busy
 	am, prom := serve(t, amPath, huge), serve(t, promPath, huge)
-	got := reader(t, []*server{am}, []*server{prom}).State(t.Context(), theAlert(), time.Time{})
+	got := reader(t, []*server{am}, []*server{prom}, patient).State(t.Context(), theAlert(), time.Time{})
 	require.Equal(t, guard.AlertUnknown, got.State)
 	require.Contains(t, got.By, "the answer is larger than 33554432 bytes")
 	am.set([]doc{})
-	got = reader(t, []*server{am}, []*server{prom}).State(t.Context(), theAlert(), time.Time{})
+	got = reader(t, []*server{am}, []*server{prom}, patient).State(t.Context(), theAlert(), time.Time{})
 	require.Equal(t, guard.AlertUnknown, got.State)
 	require.Contains(t, got.By, "the answer is larger than 33554432 bytes")
 }
