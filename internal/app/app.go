@@ -293,7 +293,7 @@ func (a *app) start(ctx context.Context, pace Pace) error {
 		return err
 	}
 	own := []prometheus.Collector{newStateCollector(a.store), versioncollector.NewCollector("alertmedic")}
-	for _, c := range append(own, a.store.Pools()...) {
+	for _, c := range own {
 		if err := a.registry.Register(c); err != nil {
 			return fmt.Errorf("register the metrics of the process: %w", err)
 		}

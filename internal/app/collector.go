@@ -11,16 +11,17 @@ import (
 )
 
 // stateCollector reads what the store holds at each scrape: how many runs are
-// where, and how far the journal is sealed.
+// where, how far the journal is sealed, and what the connection pools hold.
 type stateCollector struct {
 	store            *store.Store
+	pools            []prometheus.Collector
 	runs, outbox     *prometheus.Desc
 	sealed, unsealed *prometheus.Desc
 	up               *prometheus.Desc
 }
 
 func newStateCollector(s *store.Store) *stateCollector {
-	return &stateCollector{store: s,
+	return &stateCollector{store: s, pools: s.Pools(),
 		runs:     prometheus.NewDesc("alertmedic_runs", "Runs that have not ended, by phase, what they wait for, the reason of the guard that holds them, and playbook.", []string{"phase", "wait", "reason", "playbook"}, nil),
 		sealed:   prometheus.NewDesc("alertmedic_journal_sealed_seq", "The last sealed entry of the journal.", nil, nil),
 		unsealed: prometheus.NewDesc("alertmedic_journal_unsealed_entries", "Entries of the journal that wait for their place in the chain.", nil, nil),
@@ -36,10 +37,18 @@ func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.sealed
 	ch <- c.unsealed
 	ch <- c.up
+	for _, pool := range c.pools {
+		pool.Describe(ch)
+	}
 }
 
 // Collect implements prometheus.Collector.
 func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
+	// Before the questions below, and not beside them: a scrape would count the
+	// connections that it uses itself.
+	for _, pool := range c.pools {
+		pool.Collect(ch)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	up := 1.0
