@@ -55,7 +55,8 @@ type Manager struct {
 	opts    ManagerOptions
 	logger  *slog.Logger
 	current atomic.Pointer[Set]
-	reload  sync.Mutex // one reload at a time, so that an older read never wins
+	refused atomic.Pointer[Problems] // why the last reload failed; nil when it did not
+	reload  sync.Mutex               // one reload at a time, so that an older read never wins
 
 	loaded, successful, successTime, hash prometheus.Gauge
 
@@ -100,6 +101,15 @@ func NewManager(opts ManagerOptions) (*Manager, error) {
 // Current returns the set in force; it is never nil.
 func (m *Manager) Current() *Set { return m.current.Load() }
 
+// Refused returns why the files as they are now are not in force: the errors of
+// the last reload if it failed, else nil.
+func (m *Manager) Refused() Problems {
+	if p := m.refused.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
 // Reload reads the playbooks again and puts them in force if all of them are
 // good and something has changed. Otherwise everything stays as it was. The
 // error is that of the result.
@@ -114,16 +124,19 @@ func (m *Manager) Reload(ctx context.Context) (Result, error) {
 	result := Result{At: m.opts.Now(), Hash: before.Hash(), PreviousHash: before.Hash(), Loaded: before.Len(), Problems: problems}
 	if err := problems.Err(); err != nil {
 		result.Err = fmt.Errorf("reload playbooks: %w", err)
+		errs := problems.Errors()
+		m.refused.Store(&errs)
 		m.successful.Set(0)
 		what := "playbooks not reloaded; those in force stay"
 		if before.Len() == 0 {
 			what = "playbooks not loaded"
 		}
-		m.logger.Error(what, "problems", len(problems.Errors()),
-			"first", problems.Errors()[0].String(), "playbooks", before.Len())
+		m.logger.Error(what, "problems", len(errs),
+			"first", errs[0].String(), "playbooks", before.Len())
 		m.opts.OnReload(result)
 		return result, result.Err
 	}
+	m.refused.Store(nil)
 	m.successful.Set(1)
 	m.successTime.Set(float64(result.At.UnixMilli()) / 1000)
 	if set.Hash() == before.Hash() {

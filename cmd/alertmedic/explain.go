@@ -61,7 +61,15 @@ written.`,
 		Example: `  alertmedic plan --alert '{"alertname": "KubeDeploymentRolloutStuck", "namespace": "shop", "deployment": "checkout"}'
   alertmedic plan --alert @webhook.json --playbook deployment-rollout-stuck`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return cl.explained(cmd, text, r, func(e *simulate.Explanation) error { return cl.cleaned(e.WritePlan) })
+			told := false
+			return cl.explained(cmd, text, r, func(e *simulate.Explanation) error {
+				if len(e.Refused) > 0 && !told { // beside the plans, which are piped into other tools
+					told = true
+					fmt.Fprintf(cl.err, "The playbook files as they are now were refused; the plans are of those from before:\n  %s\n",
+						clean(strings.Join(e.Refused, "\n  "), true))
+				}
+				return cl.cleaned(e.WritePlan)
+			})
 		},
 	}
 	cl.alertFlags(cmd, &text, &r)

@@ -14,6 +14,7 @@ import (
 	"github.com/alertmedic/alertmedic/internal/api/apitest"
 	"github.com/alertmedic/alertmedic/internal/simulate"
 	"github.com/alertmedic/alertmedic/internal/store"
+	"github.com/alertmedic/alertmedic/playbooks"
 )
 
 // An alert comes from the flag, a file or the standard input, and what the
@@ -21,7 +22,9 @@ import (
 func TestExplain(t *testing.T) {
 	t.Parallel()
 	f := setup(t, apitest.Viewer)
+	var refused playbooks.Problems
 	f.env[envServer] = apitest.Server(t, f.store, func(o *api.Options) {
+		o.Refused = func() playbooks.Problems { return refused }
 		o.Explain = func(_ context.Context, r simulate.ExplainRequest) (*simulate.Explanation, error) {
 			if r.Playbook == "nope" {
 				return nil, fmt.Errorf("%w: no playbook %q is loaded, only crash", store.ErrNotFound, r.Playbook)
@@ -45,6 +48,12 @@ func TestExplain(t *testing.T) {
 	got = f.run(t, "explain", "--alert", "@"+file, "-o", "yaml")
 	require.Equal(t, 2, strings.Count(got.out, "---\n"), "a document for each alert")
 	require.Contains(t, got.out, "labels:\n  alertname: B\n")
+
+	refused = playbooks.Problems{{File: "new.yaml", Line: 4, Column: 3, Message: "unknown field \x1b[31m"}}
+	got = f.run(t, "plan", "--alert", "@"+file)
+	require.Equal(t, 1, strings.Count(got.err, "new.yaml:4:3: unknown field \uFFFD[31m"), got.err)
+	require.NotContains(t, got.out, "new.yaml", "what is piped on is the plans alone")
+	require.Contains(t, f.run(t, "explain", "--alert", labels).out, "new.yaml:4:3:")
 
 	for want, args := range map[string][]string{
 		"--alert is required":                      {"explain"},

@@ -81,6 +81,9 @@ type Options struct {
 	Store     Store
 	Auth      Authenticator
 	Playbooks func() *playbooks.Set
+	// Refused says what is wrong with the playbook files as they are now, when the
+	// last reload failed; nil is never asked.
+	Refused func() playbooks.Problems
 	// Reload reads playbooks and tokens again; nil answers that it cannot.
 	Reload func(ctx context.Context) error
 	// Explain says what would become of an alert; nil answers that it cannot.

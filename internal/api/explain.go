@@ -40,5 +40,6 @@ func (a *API) explain(ctx context.Context, in *explainInput) (*explainOutput, er
 	if err != nil {
 		return nil, a.problem(ctx, "explain", err)
 	}
+	out.Refused = a.refused()
 	return &explainOutput{Body: out}, nil
 }

@@ -20,12 +20,24 @@ func (a *API) registerPlaybooks() {
 		Description: "In their order of precedence.",
 	}), func(context.Context, *struct{}) (*playbooksOutput, error) {
 		set := a.Playbooks()
-		out := PlaybookList{Hash: set.Hash(), Items: []Playbook{}}
+		out := PlaybookList{Hash: set.Hash(), Items: []Playbook{}, Refused: a.refused()}
 		for _, pb := range set.All() {
 			out.Items = append(out.Items, describe(pb))
 		}
 		return &playbooksOutput{Body: out}, nil
 	})
+}
+
+// refused says why the playbook files as they are now are not in force.
+func (a *API) refused() []string {
+	if a.Refused == nil {
+		return nil
+	}
+	var out []string
+	for _, p := range a.Refused() {
+		out = append(out, p.String())
+	}
+	return out
 }
 
 func describe(pb *playbooks.Playbook) Playbook {

@@ -52,6 +52,8 @@ type PlaybookList struct {
 	// Hash is the same as long as no playbook changes.
 	Hash  string     `json:"hash" doc:"Stays the same as long as no playbook changes."`
 	Items []Playbook `json:"items"`
+	// Refused is empty when the files as they are now are in force.
+	Refused []string `json:"refused,omitempty" doc:"What is wrong with the files as they are now, one problem each: the last reload failed, and the playbooks above are those from before."`
 }
 
 // Playbook is what the API tells of a playbook.

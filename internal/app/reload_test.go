@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/alertmedic/alertmedic/internal/api"
 	"github.com/alertmedic/alertmedic/internal/api/client"
 	"github.com/alertmedic/alertmedic/internal/journal"
 	"github.com/alertmedic/alertmedic/internal/store"
@@ -64,6 +66,8 @@ func TestFailedReloadLeavesEverythingAsItWas(t *testing.T) {
 	before := get(t, url+"/api/v1/playbooks")
 	require.Contains(t, before, `"crash"`)
 	require.Contains(t, get(t, url+"/metrics"), "alertmedic_playbooks_last_reload_successful 1")
+	good, err := os.ReadFile(filepath.Join(dir, "playbook.yaml"))
+	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "playbook.yaml"), []byte("apiVersion: alertmedic.io/v1alpha1\nkind: Playbook\nmetadata: {name: crash}\nspec: {matchres: []}\n"), 0o600))
 	status, answer := post(t, url+"/-/reload", "")
 	require.GreaterOrEqual(t, status, 400)
@@ -72,7 +76,24 @@ func TestFailedReloadLeavesEverythingAsItWas(t *testing.T) {
 	en := logged(t, url, journal.ConfigRejected)
 	require.Contains(t, en.Message, "playbook.yaml:4:")
 	require.Contains(t, get(t, url+"/metrics"), "alertmedic_playbooks_last_reload_successful 0")
+	require.Contains(t, get(t, url+"/-/ready"), "playbook.yaml:4:")
+
+	var now, then api.PlaybookList
+	require.NoError(t, json.Unmarshal([]byte(before), &then))
+	require.NoError(t, json.Unmarshal([]byte(get(t, url+"/api/v1/playbooks")), &now))
+	require.NotEmpty(t, now.Refused)
+	require.Contains(t, now.Refused[0], "playbook.yaml:4:")
+	status, answer = post(t, url+"/api/v1/explain", `{"labels": {"alertname": "Other"}}`)
+	require.Equal(t, http.StatusOK, status, answer)
+	require.Contains(t, answer, `"refused":["`, "whoever asks why a new playbook does nothing is told")
+	now.Refused = nil
+	require.Equal(t, then, now)
+
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "playbook.yaml"), good, 0o600))
+	status, answer = post(t, url+"/-/reload", "")
+	require.Less(t, status, 300, answer)
 	require.Equal(t, before, get(t, url+"/api/v1/playbooks"))
+	require.NotContains(t, get(t, url+"/-/ready"), "playbook.yaml:4:")
 }
 
 // With the cluster, Alertmanager and Prometheus away, a webhook is accepted and

@@ -107,7 +107,7 @@ func (a *app) routes(hook *receiver.Receiver) (http.Handler, error) {
 	// Metrics name playbooks and reasons, never objects: open, as is usual.
 	// A scrape asks the store, so few at a time.
 	r.Handle("/metrics", promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{Registry: a.registry, MaxRequestsInFlight: maxScrapes}))
-	people, err := api.New(r, api.Options{Store: a.store, Playbooks: a.playbooks.Current, Auth: a.auth, Logger: a.log, Version: a.version,
+	people, err := api.New(r, api.Options{Store: a.store, Playbooks: a.playbooks.Current, Refused: a.playbooks.Refused, Auth: a.auth, Logger: a.log, Version: a.version,
 		Reload: func(ctx context.Context) error { _, err := a.Reload(ctx); return err }, Ready: a.checks(),
 		Explain: a.engine.Explain,
 		Backup:  a.backup})
@@ -130,6 +130,7 @@ func (a *app) checks() []api.Check {
 			return nil
 		}},
 		{Name: "store", Check: a.store.Ping},
+		{Name: "playbooks", Check: func(context.Context) error { return a.playbooks.Refused().Err() }, Advisory: true},
 		{Name: "rights", Check: func(context.Context) error { return a.rights.err() }, Advisory: true},
 	}
 }

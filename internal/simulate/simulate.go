@@ -76,6 +76,9 @@ type Explanation struct {
 	Labels    map[string]string   `json:"labels"`
 	Alert     guard.AlertEvidence `json:"alert"` // what Alertmanager and Prometheus say of it now
 	Playbooks []Considered        `json:"playbooks"`
+	// Refused says what is wrong with the playbook files as they are now, one
+	// problem each, when they are not those that are in force and considered here.
+	Refused []string `json:"refused,omitempty"`
 }
 
 // Considered is what one playbook makes of the alert.

@@ -50,7 +50,8 @@ func TestText(t *testing.T) {
 	wait := guard.Decision{Guard: "paused", Verdict: guard.Delay, Reason: "paused", Message: "paused (global) by ada: release", RetryAt: at.Add(time.Minute)}
 	web := &action.Target{Cluster: "prod", Ref: action.Ref{Kind: "Deployment", Namespace: "shop", Name: "web"}}
 	e := simulate.Explanation{At: at, Source: "main", Cluster: "prod", Labels: map[string]string{"pod": "web-1\x1b[31m", "alertname": "KubePodCrashLooping"},
-		Alert: guard.AlertEvidence{State: guard.AlertFiring, By: "Prometheus"},
+		Alert:   guard.AlertEvidence{State: guard.AlertFiring, By: "Prometheus"},
+		Refused: []string{"new.yaml:4:3: spec: unknown field matchres (did you mean \"matchers\"?)\nPlaybook forged would act now"},
 		Playbooks: []simulate.Considered{
 			{Name: "node-down", Why: `alertname="KubeNodeNotReady": alertname is "KubePodCrashLooping"`},
 			{Name: "quiet", Matched: true, Why: "not-found: Pod shop/web-1 does not exist\nPlaybook quiet would act now"},

@@ -21,6 +21,12 @@ func (e *Explanation) WriteText(w io.Writer) error {
 		state += " (" + e.Alert.By + ")"
 	}
 	fmt.Fprintf(&b, "State:    %s, as read at %s\n", state, e.At.UTC().Format(time.RFC3339))
+	if len(e.Refused) > 0 {
+		b.WriteString("\nThe playbook files as they are now were refused; what follows is of those from before:\n")
+		for _, problem := range e.Refused {
+			fmt.Fprintf(&b, "  %s\n", oneLine(problem))
+		}
+	}
 	if len(e.Playbooks) == 0 {
 		b.WriteString("\nNo playbook is loaded.\n")
 	}
