@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"time"
 )
 
@@ -78,4 +79,14 @@ func (s *Store) IdleLimit(ctx context.Context, migrates bool) (limit string, err
 	defer func() { err = errors.Join(err, tx.Rollback()) }()
 	err = tx.QueryRowContext(ctx, "SHOW idle_in_transaction_session_timeout").Scan(&limit)
 	return limit, err
+}
+
+// MigrationFiles are the names of the migrations of a database, in their order.
+func MigrationFiles(database string) ([]string, error) {
+	d := map[string]*dialect{"sqlite": &sqliteDialect, "postgres": &postgresDialect}[database]
+	all, err := d.migrations()
+	if err != nil {
+		return nil, err
+	}
+	return fs.Glob(all, "*.sql")
 }

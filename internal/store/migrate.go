@@ -4,23 +4,69 @@ import (
 	"context"
 	"database/sql"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/pressly/goose/v3"
 )
 
-//go:embed migrations/*.sql
+//go:embed migrations
 var migrationFiles embed.FS
 
-// latestSchema is the schema version that this program writes.
-func latestSchema() int64 {
-	entries, err := migrationFiles.ReadDir("migrations")
+// migrations are those of one database: what is portable, and in a folder of its
+// name what only it needs. A version number is either the one or the other, so
+// that a backup of a version fits both.
+type migrations struct{ shared, own fs.FS }
+
+func (d *dialect) migrations() (migrations, error) {
+	shared, err := fs.Sub(migrationFiles, "migrations")
 	if err != nil {
-		panic(err) // the directory is embedded
+		return migrations{}, fmt.Errorf("read the embedded migrations: %w", err)
+	}
+	own, err := fs.Sub(shared, d.name)
+	if err != nil {
+		return migrations{}, fmt.Errorf("read the embedded migrations for %s: %w", d.name, err)
+	}
+	return migrations{shared: shared, own: own}, nil
+}
+
+// Open implements fs.FS.
+func (m migrations) Open(name string) (fs.File, error) {
+	f, err := m.own.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return m.shared.Open(name)
+	}
+	return f, err
+}
+
+// ReadDir implements fs.ReadDirFS: the files of both, in the order of their
+// versions.
+func (m migrations) ReadDir(name string) ([]fs.DirEntry, error) {
+	shared, err := fs.ReadDir(m.shared, name)
+	if err != nil {
+		return nil, err
+	}
+	own, err := fs.ReadDir(m.own, name)
+	if err != nil {
+		return nil, err
+	}
+	return slices.SortedFunc(slices.Values(append(own, shared...)), func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) }), nil
+}
+
+// latestSchema is the schema version that this program writes, on each database.
+func latestSchema() int64 {
+	all, err := sqliteDialect.migrations()
+	if err != nil {
+		panic(err) // they are embedded
+	}
+	entries, err := all.ReadDir(".")
+	if err != nil {
+		panic(err)
 	}
 	var latest int64
 	for _, e := range entries {
@@ -63,9 +109,9 @@ func (s *Store) lockMigrations(ctx context.Context) (unlock func(), err error) {
 
 // migrateTo brings the schema up to a version.
 func (s *Store) migrateTo(ctx context.Context, version int64) error {
-	dir, err := fs.Sub(migrationFiles, "migrations")
+	dir, err := s.dialect.migrations()
 	if err != nil {
-		return fmt.Errorf("read the embedded migrations: %w", err)
+		return err
 	}
 	p, err := goose.NewProvider(s.dialect.goose, s.db, dir, goose.WithSlog(slog.New(slog.DiscardHandler)), goose.WithDisableGlobalRegistry(true))
 	if err != nil {

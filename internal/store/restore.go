@@ -323,7 +323,7 @@ func (s *Store) restoreServer(ctx context.Context, b *backupReader, o RestoreOpt
 }
 
 // upgradeBackup turns a backup of an earlier schema into one of today's, by way
-// of a temporary SQLite file: one set of migrations does for both databases.
+// of a temporary SQLite file: a version means the same data in both databases.
 func (s *Store) upgradeBackup(ctx context.Context, file string, b *backupReader, o RestoreOptions) (*backupReader, func(), error) {
 	var info BackupInfo
 	fresh, err := s.loadFile(ctx, file, b, o, &info)
