@@ -12,7 +12,6 @@ import (
 	"github.com/alertmedic/alertmedic/internal/guard"
 	"github.com/alertmedic/alertmedic/internal/journal"
 	"github.com/alertmedic/alertmedic/internal/kube"
-	"github.com/alertmedic/alertmedic/internal/parallel"
 	"github.com/alertmedic/alertmedic/internal/store"
 )
 
@@ -159,7 +158,7 @@ func (w *work) gather(ctx context.Context, s guard.Subject, plan action.Plan) gu
 	}
 	var ev guard.Evidence
 	var state guard.AlertEvidence
-	parallel.Both(func() { // the API server and the monitoring are asked at once
+	w.e.both(func() { // the API server and the monitoring are asked at once
 		if s.Mutating {
 			state = w.alertState(ctx, w.lastSeen())
 		}

@@ -85,6 +85,9 @@ func (w *work) approved(ctx context.Context, ap store.Approval) error {
 	if done, err := w.healedMeanwhile(ctx); done || err != nil {
 		return err
 	}
+	if !w.approvalEnds().Add(w.e.ExpireAfter(w.pb)).After(w.now) {
+		return w.expire(ctx) // it could not even be planned for so long: what was approved is history
+	}
 	vars, err := w.vars(ctx)
 	if err != nil && action.ReasonOf(err) != action.ReasonGone {
 		return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"time"
 
 	"github.com/alertmedic/alertmedic/internal/action"
@@ -21,6 +22,12 @@ func (e *Engine) resolve(ctx context.Context, c store.Candidate) {
 	log := e.Logger.With("candidate", c.ID, "playbook", c.Playbook, "alertname", c.Episode.Alert.Name())
 	// The call has a deadline of its own: one that is used up by an API server that
 	// says nothing must leave time to write that down.
+	defer func() {
+		if p := recover(); p != nil {
+			e.m.panics.Inc()
+			log.Error("panic while looking for the target of an alert; its lease runs out and it is tried again", "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
 	read := kube.NewReading()
 	began, res, err := e.resolutionInTime(kube.WithReading(ctx, read), c)
 	ctx, cancel := context.WithTimeout(ctx, e.CallTimeout)

@@ -33,6 +33,7 @@ type work struct {
 	alive  bool            // the lease is still ours and the run has not been let go of
 	told   bool            // the next transition carries a report
 	report Report
+	saved  store.Run // as the last transition left it, or the claim
 }
 
 // drive moves a claimed run on until it has to wait or has ended.
@@ -52,13 +53,18 @@ func (e *Engine) drive(ctx context.Context, run store.Run) {
 		}
 	}()
 	w.read = e.readings.take(run.ID)
+	began := time.Now()
 	err := w.load(wctx)
 	for err == nil && w.alive {
-		if ctx.Err() != nil {
-			err = w.release(wctx, w.now, w.run.Wait) // stopping: let another worker go on at once
+		if ctx.Err() != nil || time.Since(began) > workLimit {
+			err = w.release(wctx, w.now, w.run.Wait) // stopping, or held for long: another worker goes on at once
 			break
 		}
 		err = w.advance(wctx)
+		if errors.Is(err, store.ErrJoined) { // decided without that alert: decide again
+			w.run, w.queued, w.told = w.saved, nil, false
+			err = w.load(wctx)
+		}
 	}
 	switch {
 	case err == nil:
@@ -80,7 +86,15 @@ func (w *work) giveBack(ctx context.Context, cause error) {
 	if !w.alive || w.now.IsZero() {
 		return // the lease runs out
 	}
-	w.queued = nil
+	// The move failed as a whole: what it would have recorded, its steps and its
+	// entries with it, is not recorded in part. The next worker begins it anew.
+	since := w.st.Verify.HealthySince // seen, and no part of the move
+	st, err := decodeState(w.saved.State)
+	if err != nil {
+		return
+	}
+	w.run, w.st, w.queued, w.told = w.saved, st, nil, false
+	w.st.Verify.HealthySince = since
 	w.st.Backoffs++
 	w.run.Message = cause.Error()
 	due := w.now.Add(w.e.backoff(w.st.Backoffs))
@@ -100,6 +114,7 @@ func (w *work) load(ctx context.Context) error {
 	if w.st, err = decodeState(w.run.State); err != nil {
 		return err
 	}
+	w.saved = w.run
 	if w.now, err = w.e.Store.Now(ctx); err != nil {
 		return fmt.Errorf("read the clock: %w", err)
 	}
@@ -243,7 +258,7 @@ func (w *work) commit(ctx context.Context, t store.Transition) error {
 
 // committed takes over what the store made of a transition.
 func (w *work) committed(run store.Run, t store.Transition) {
-	w.run, w.queued, w.told = run, nil, false
+	w.run, w.saved, w.queued, w.told = run, run, nil, false
 	for _, s := range t.Steps {
 		if s.Remedy == w.rung() {
 			w.steps[s.Step] = s
@@ -330,6 +345,9 @@ func (w *work) ending(outcome store.Outcome, reason, message string, entries ...
 	}
 	t := w.transition(append(entries, en)...)
 	t.Approval, t.Release = approval, true
+	if outcome == store.Healed || outcome == store.Suppressed {
+		t.Known = len(w.cands) // one that fires and is not among them has no other run
+	}
 	return t
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/alertmedic/alertmedic/internal/guard"
 	"github.com/alertmedic/alertmedic/internal/journal"
 	"github.com/alertmedic/alertmedic/internal/kube"
+	"github.com/alertmedic/alertmedic/internal/parallel"
 	"github.com/alertmedic/alertmedic/internal/store"
 	"github.com/alertmedic/alertmedic/playbooks"
 )
@@ -146,6 +147,8 @@ type Engine struct {
 	// resolving counts the slots that candidates have.
 	resolving atomic.Int32
 	stormy    chan struct{}
+	// both does two things at once; tests whose script wants an order set it.
+	both func(a, b func())
 }
 
 // New checks the options and names what is missing.
@@ -188,7 +191,8 @@ func New(o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Engine{Options: o, m: m, resync: make(chan struct{}, 1), stormy: make(chan struct{}, 1), leases: newLeases(o.Lease)}, nil
+	return &Engine{Options: o, m: m, resync: make(chan struct{}, 1), stormy: make(chan struct{}, 1), leases: newLeases(o.Lease),
+		both: parallel.Both}, nil
 }
 
 // TriggerResync asks for a reading of every source soon, because a webhook said

@@ -61,6 +61,9 @@ func (w *work) revertStep(ctx context.Context, s store.Step) error {
 		// it must not arrive after the run has let go of its locks.
 		return w.release(ctx, s.CallDeadline, store.WaitRetry)
 	}
+	if !s.Reverting {
+		s.Retries = 0 // those that follow are the revert's
+	}
 	s.Reverting, s.Ticks = true, s.Ticks+1
 	s.CallDeadline = w.now.Add(w.e.CallTimeout)
 	en := w.stepEntry(journal.StepIntent, s)

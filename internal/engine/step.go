@@ -140,6 +140,7 @@ func (e *Engine) clock(ctx context.Context, before time.Time) (time.Time, error)
 func (w *work) stepEntry(kind journal.Kind, s store.Step) journal.Entry {
 	en := w.entry(kind)
 	en.Step, en.Action = s.Name, s.Action
+	en.Remedy = s.RemedyName // a revert is of its own, not of the one the run has come to
 	return en
 }
 

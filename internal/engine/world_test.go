@@ -229,6 +229,8 @@ func (w *world) newEngine(owner string) *Engine {
 	// The script's clock measures the leases in the store. What measures them in
 	// this process is real, and must not run out on a machine that stands still.
 	e.leases = newLeases(time.Hour)
+	// A script has one order, and points at which a process dies are counted by it.
+	e.both = func(a, b func()) { a(); b() }
 	e.resynced.add("am") // Run would read the source first
 	return e
 }

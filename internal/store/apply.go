@@ -85,12 +85,31 @@ func (t *txn) lockScopes(ctx context.Context, scopes []string) error {
 	return t.tick(ctx)
 }
 
+// nobodyJoined refuses with ErrJoined when more candidates have joined a run than
+// its worker knows of.
+func (t *txn) nobodyJoined(ctx context.Context, run string, known int) error {
+	var joined int
+	if err := t.QueryRowContext(ctx, "SELECT COUNT(*) FROM candidates WHERE run_id = $1 AND outcome = 'joined'", run).Scan(&joined); err != nil {
+		return fmt.Errorf("count the candidates: %w", err)
+	}
+	if joined > known {
+		return fmt.Errorf("run %s: %w", run, ErrJoined)
+	}
+	return nil
+}
+
 // apply writes a transition; the run's row is locked and its fence checked.
 func (t *txn) apply(ctx context.Context, old Run, tr Transition) (Run, error) {
 	if err := t.takeLocks(ctx, old.ID, tr.Locks); err != nil {
 		return Run{}, err
 	}
 	done := tr.Run.Phase == Done
+	if done && tr.Known > 0 && len(tr.Steps) == 0 {
+		// Joining locks the run's row as well: who is not here yet finds it ended.
+		if err := t.nobodyJoined(ctx, old.ID, tr.Known); err != nil {
+			return Run{}, err
+		}
+	}
 	due, err := t.dueAfter(ctx, tr)
 	if err != nil {
 		return Run{}, err

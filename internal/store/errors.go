@@ -31,7 +31,7 @@ func (s *Store) wrap(what string, err error) error {
 	if errors.Is(err, context.Canceled) {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	for _, own := range []error{ErrFenced, ErrNotFound, ErrNewerSchema, ErrBusy, ErrNoApproval, ErrPlanChanged, ErrUnavailable, ErrCorrupt, ErrBadCursor, ErrAmbiguous, ErrInvalid} {
+	for _, own := range []error{ErrFenced, ErrJoined, ErrNotFound, ErrNewerSchema, ErrBusy, ErrNoApproval, ErrPlanChanged, ErrUnavailable, ErrCorrupt, ErrBadCursor, ErrAmbiguous, ErrInvalid} {
 		if errors.Is(err, own) {
 			return fmt.Errorf("%s: %w", what, err)
 		}

@@ -246,6 +246,10 @@ type Transition struct {
 	// Release gives the lease back; the run can be claimed again at Run.DueAt.
 	// Otherwise the lease is extended.
 	Release bool
+	// Known is how many joined candidates the decision to end the run took into
+	// account; with more of them there by now the transition is refused with
+	// ErrJoined. 0 ends the run whoever has joined.
+	Known int
 }
 
 // ApprovalStatus is the state of an approval.
@@ -323,6 +327,7 @@ type LogFilter struct {
 // Errors of the store, for errors.Is. Each is wrapped with what to do about it.
 var (
 	ErrFenced      = errors.New("lease lost: another worker owns the run")
+	ErrJoined      = errors.New("an alert has joined the run since it was read")
 	ErrNotFound    = errors.New("not found")
 	ErrNewerSchema = errors.New("the database was written by a newer version")
 	ErrBusy        = errors.New("the database is in use by another process")
