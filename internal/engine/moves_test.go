@@ -316,3 +316,26 @@ func TestAResolutionThatPanics(t *testing.T) {
 type panicking struct{ *world }
 
 func (p panicking) Resolve(context.Context, kube.Request) (kube.Resolved, error) { panic("nil map") }
+
+// The alert is resolved just when its run asks, and fires again before Alertmanager
+// would tell: it only repeats it.
+func TestAnAlertThatWasAwayForAMomentIsNotForgotten(t *testing.T) {
+	t.Parallel()
+	w := setup(t, doc("restart", restart))
+	w.pause()
+	w.fire("web")
+	w.pass(time.Minute)
+	w.alert = resolved
+	w.resume()
+	w.pass(10 * time.Second)
+	require.Equal(t, "resolved", w.onlyRun().Reason)
+	w.alert = func(alert.Alert) guard.AlertEvidence { return guard.AlertEvidence{State: guard.AlertFiring} }
+	for range 30 { // Alertmanager repeats it, and each resync reads it
+		w.fire("web")
+		w.pass(time.Minute)
+	}
+	eps, err := w.store.OpenEpisodes(t.Context(), "am")
+	require.NoError(t, err)
+	require.Len(t, eps, 1)
+	require.NotEmpty(t, w.calls, "an alert fires for half an hour, and nothing is done")
+}
