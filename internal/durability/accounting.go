@@ -275,8 +275,9 @@ func (a *accountant) acknowledgedAlert(acc Acceptance, al AcceptedAlert) {
 // fates: every candidate led to one thing, and each playbook that had to answer
 // an alert did.
 func (a *accountant) fates() {
-	created, fates, again := map[string][]journal.Entry{}, map[string][]journal.Entry{}, map[string]int{}
-	matched := map[string][]string{} // episode -> playbooks
+	created, fates := map[string][]journal.Entry{}, map[string][]journal.Entry{}
+	again, requeued := map[string]int{}, map[string]int{} // by episode; by episode and playbook
+	matched := map[string][]string{}                      // episode -> playbooks
 	for _, en := range a.Journal {
 		switch en.Kind {
 		case journal.CandidateCreated:
@@ -288,18 +289,21 @@ func (a *accountant) fates() {
 			fates[pair] = append(fates[pair], en)
 		case journal.EpisodeReopened:
 			again[en.EpisodeID]++ // what was suppressed as resolved is queued again
+		case journal.CandidateRequeued:
+			requeued[en.EpisodeID+" "+en.Playbook]++
 		}
 	}
 	for pair, entries := range created {
 		episode, _, _ := strings.Cut(pair, " ")
+		times := 1 + again[episode] + requeued[pair]
 		if len(entries) > 1 {
 			a.violated(RuleFate, "a candidate is created twice for (episode, playbook) "+pair, showAll(entries)...)
 		}
 		switch n := len(fates[pair]); {
 		case n == 0:
 			a.violated(RuleFate, "nothing became of the candidate of (episode, playbook) "+pair, showAll(entries)...)
-		case n > 1+again[episode]:
-			a.violated(RuleFate, fmt.Sprintf("%d things became of the candidate of (episode, playbook) %s, which was queued %d times", n, pair, 1+again[episode]), showAll(fates[pair])...)
+		case n > times:
+			a.violated(RuleFate, fmt.Sprintf("%d things became of the candidate of (episode, playbook) %s, which was queued %d times", n, pair, times), showAll(fates[pair])...)
 		}
 	}
 	for pair, entries := range fates {

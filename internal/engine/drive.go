@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
+	"github.com/alertmedic/alertmedic/internal/action"
 	"github.com/alertmedic/alertmedic/internal/alert"
 	"github.com/alertmedic/alertmedic/internal/guard"
 	"github.com/alertmedic/alertmedic/internal/journal"
@@ -131,10 +133,13 @@ func (w *work) giveBack(ctx context.Context, cause error) {
 
 func (w *work) load(ctx context.Context) error {
 	var err error
-	if w.st, err = decodeState(w.run.State); err != nil {
-		return err
-	}
 	w.saved = w.run
+	if w.run.TakenOver >= maxLost {
+		return w.abandon(ctx, string(action.ReasonInternal), fmt.Sprintf("%d workers in a row got stuck with the run or died of it", w.run.TakenOver))
+	}
+	if w.st, err = decodeState(w.run.State); err != nil {
+		return w.abandon(ctx, string(action.ReasonInternal), err.Error())
+	}
 	if w.now, err = w.e.Store.Now(ctx); err != nil {
 		return fmt.Errorf("read the clock: %w", err)
 	}
@@ -151,7 +156,7 @@ func (w *work) load(ctx context.Context) error {
 			w.steps[s.Step] = s
 		}
 	}
-	if w.run.TakenOver {
+	if w.run.TakenOver > 0 {
 		en := w.entry(journal.RunTakenOver)
 		en.Message = "the lease of the worker before ran out"
 		w.queued = append(w.queued, en)
@@ -159,8 +164,8 @@ func (w *work) load(ctx context.Context) error {
 	}
 	w.pb, err = w.e.playbook(ctx, w.run.PlaybookHash)
 	var broken *snapshotError
-	if errors.As(err, &broken) {
-		return w.end(ctx, store.Escalated, "playbook-broken", err.Error())
+	if errors.As(err, &broken) || errors.Is(err, store.ErrNotFound) {
+		return w.abandon(ctx, "playbook-broken", err.Error())
 	}
 	return err
 }
@@ -365,10 +370,29 @@ func (w *work) ending(outcome store.Outcome, reason, message string, entries ...
 	}
 	t := w.transition(append(entries, en)...)
 	t.Approval, t.Release = approval, true
+	if outcome == store.Suppressed && lost(reason) {
+		// Another may be in its place, and the alert may be about that one by now.
+		t.RequeueAt = w.now.Add(w.e.backoff(w.attempts()))
+	}
 	if outcome == store.Healed || outcome == store.Suppressed {
 		t.Known = len(w.cands) // one that fires and is not among them has no other run
 	}
 	return t
+}
+
+// lost tells the reasons that say no more than that the object which an alert led
+// to is not there any more.
+func lost(reason string) bool {
+	return slices.Contains([]string{string(guard.ReasonTargetGone), string(guard.ReasonTargetReplaced), string(action.ReasonGone)}, reason)
+}
+
+// attempts is how often the target of the run's alerts was looked for.
+func (w *work) attempts() int {
+	n := 0
+	for _, c := range w.cands {
+		n = max(n, c.Attempts)
+	}
+	return n
 }
 
 // needsHuman says which outcomes people must hear of although the run never

@@ -20,11 +20,7 @@ import (
 func (w *work) revert(ctx context.Context) error {
 	for i := w.st.Revert.Next; i >= 0; i-- {
 		s, ok := w.steps[i]
-		if !ok || s.Status != store.StepDone {
-			continue
-		}
-		spec, ok := w.e.Actions.Lookup(s.Action)
-		if !ok || !spec.Reversible || !w.mutates(s) {
+		if !ok || !w.takesBack(s) {
 			continue
 		}
 		return w.revertStep(ctx, s)
@@ -38,6 +34,17 @@ func (w *work) revert(ctx context.Context) error {
 	}
 	w.nextRemedy()
 	return w.commit(ctx, w.transition())
+}
+
+// takesBack says whether a step has changed what can be restored. One that failed
+// after its first call may have: a drain cordons before it evicts. Its state says
+// that it came so far.
+func (w *work) takesBack(s store.Step) bool {
+	spec, ok := w.e.Actions.Lookup(s.Action)
+	if !ok || !spec.Reversible || !w.mutates(s) {
+		return false
+	}
+	return s.Status == store.StepDone || s.Status == store.StepFailed && len(s.State) > 0
 }
 
 func (w *work) sendRevert(ctx context.Context, plan action.Plan, state []byte) (action.Result, error) {
@@ -131,11 +138,7 @@ func (w *work) undo(ctx context.Context, entries ...journal.Entry) (bool, error)
 	if err != nil {
 		return false, fmt.Errorf("read the steps: %w", err)
 	}
-	reversible := func(s store.Step) bool {
-		spec, ok := w.e.Actions.Lookup(s.Action)
-		return ok && s.Status == store.StepDone && spec.Reversible && w.mutates(s)
-	}
-	if w.pb.OnResolve != playbooks.RevertOnResolve || !slices.ContainsFunc(steps, reversible) {
+	if w.pb.OnResolve != playbooks.RevertOnResolve || !slices.ContainsFunc(steps, w.takesBack) {
 		return false, nil
 	}
 	w.st.Stage = stageRevert

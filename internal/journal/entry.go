@@ -24,7 +24,8 @@ const (
 	AlertUnmatched    Kind = "alert.unmatched" // no playbook matches
 	AlertOrphan       Kind = "alert.resolved-without-firing"
 	CandidateCreated  Kind = "candidate.created"
-	CandidateEnded    Kind = "candidate.ended" // could not become or join a run: outcome and reason
+	CandidateRequeued Kind = "candidate.requeued" // what it was resolved to is gone or replaced: its target is looked for anew
+	CandidateEnded    Kind = "candidate.ended"    // could not become or join a run: outcome and reason
 	RunCreated        Kind = "run.created"
 	RunJoined         Kind = "run.joined"   // a candidate joined a run
 	RunAttached       Kind = "run.attached" // after the first intent: evidence only

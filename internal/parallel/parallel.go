@@ -1,4 +1,4 @@
-// Package parallel runs a loop on all processors, or two calls at once. It is a
+// Package parallel runs a loop on all processors, or several calls at once. It is a
 // leaf.
 package parallel
 
@@ -31,6 +31,20 @@ func Each(n, atLeast int, fn func(i int)) {
 			fn(i)
 		}
 	})
+}
+
+// All calls fn for 0 to n-1 at once, the last in the caller's goroutine, and
+// returns when all calls have: for what waits rather than works. Panics are as
+// with Each.
+func All(n int, fn func(i int)) {
+	if n == 0 {
+		return
+	}
+	var g guarded
+	for i := range n - 1 {
+		g.run(func() { fn(i) })
+	}
+	g.wait(func() { fn(n - 1) })
 }
 
 // Both calls two functions at once, the second in the caller's goroutine, and

@@ -55,6 +55,25 @@ func TestBothRunAtOnce(t *testing.T) {
 	parallel.Both(func() { one <- 1; <-other }, func() { <-one; other <- 2 })
 }
 
+// All are under way at the same time, and have ended when one panics.
+func TestAllRunAtOnce(t *testing.T) {
+	parallel.All(0, func(int) { t.Error("there is nothing to call") })
+	var there sync.WaitGroup
+	var ended atomic.Int32
+	there.Add(3)
+	require.Panics(t, func() {
+		parallel.All(3, func(i int) {
+			defer ended.Add(1)
+			there.Done()
+			there.Wait()
+			if i == 0 {
+				panic("boom")
+			}
+		})
+	})
+	require.Equal(t, int32(3), ended.Load())
+}
+
 func TestBothEndBeforeAPanicComesOut(t *testing.T) {
 	boom := func() { panic("boom") }
 	for name, fn := range map[string]func(quiet func()){

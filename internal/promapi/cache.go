@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -56,7 +57,7 @@ func (c *cache[T]) get(ctx context.Context, key string, notBefore time.Time, fet
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.timeout)
 			defer cancel()
 			a := answer[T]{started: c.clock()}
-			a.value, a.err = fetch(ctx)
+			a.value, a.err = c.guarded(ctx, fetch)
 			a.ended = c.clock()
 			c.put(key, a)
 			return a, nil
@@ -72,6 +73,17 @@ func (c *cache[T]) get(ctx context.Context, key string, notBefore time.Time, fet
 			}
 		}
 	}
+}
+
+// guarded turns a panic into an error: what an endpoint answers must not end the
+// process, and nobody else could recover in the goroutine of a shared fetch.
+func (c *cache[T]) guarded(ctx context.Context, fetch func(context.Context) (T, error)) (value T, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%s: panic while reading the answer: %v\n%s", c.what, p, debug.Stack())
+		}
+	}()
+	return fetch(ctx)
 }
 
 func (c *cache[T]) fresh(key string, notBefore time.Time) (answer[T], bool) {

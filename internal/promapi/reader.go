@@ -12,13 +12,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
+
 	"time"
 
 	"github.com/prometheus/client_golang/api"
 	promv1 "github.com/prometheus/client_golang/api/prometheus/v1"
 
 	"github.com/alertmedic/alertmedic/internal/alert"
+	"github.com/alertmedic/alertmedic/internal/parallel"
 )
 
 // Config makes a Reader.
@@ -205,11 +206,7 @@ type reply[T any] struct {
 // each asks all replicas at once.
 func each[R, T any](replicas []R, ask func(R) (T, error)) []reply[T] {
 	out := make([]reply[T], len(replicas))
-	var wg sync.WaitGroup
-	for i, replica := range replicas {
-		wg.Go(func() { out[i].value, out[i].err = ask(replica) })
-	}
-	wg.Wait()
+	parallel.All(len(replicas), func(i int) { out[i].value, out[i].err = ask(replicas[i]) })
 	return out
 }
 

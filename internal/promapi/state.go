@@ -8,6 +8,7 @@ import (
 
 	"github.com/alertmedic/alertmedic/internal/alert"
 	"github.com/alertmedic/alertmedic/internal/guard"
+	"github.com/alertmedic/alertmedic/internal/parallel"
 )
 
 // State reads the state of one alert. The answer is at most a second old, and
@@ -32,12 +33,14 @@ func (r *Reader) State(ctx context.Context, a alert.Alert, since time.Time) guar
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Timeout)
 	defer cancel()
-	proms := make(chan []reply[promState], 1)
-	go func() {
-		proms <- each(r.prometheuses, func(p *prometheus) (promState, error) { return p.state(ctx, a, since) })
-	}()
-	ams := each(r.alertmanagers, func(am *alertmanager) (amState, error) { return am.state(ctx, a, since, r.cfg.OwnSilence) })
-	return decide(ams, <-proms, since)
+	var proms []reply[promState]
+	var ams []reply[amState]
+	parallel.Both(func() {
+		proms = each(r.prometheuses, func(p *prometheus) (promState, error) { return p.state(ctx, a, since) })
+	}, func() {
+		ams = each(r.alertmanagers, func(am *alertmanager) (amState, error) { return am.state(ctx, a, since, r.cfg.OwnSilence) })
+	})
+	return decide(ams, proms, since)
 }
 
 func decide(ams []reply[amState], proms []reply[promState], since time.Time) guard.AlertEvidence {

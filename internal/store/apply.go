@@ -127,7 +127,7 @@ func (t *txn) apply(ctx context.Context, old Run, tr Transition) (Run, error) {
 			disruptive = $8, state = $9, due_at = $10, expires_at = $11,
 			admitted_at = CASE WHEN admitted_at = 0 THEN $12 ELSE admitted_at END,
 			intent_at = CASE WHEN intent_at = 0 THEN $13 ELSE intent_at END,
-			ended_at = $14, lease_owner = $15, lease_until = `+until+`
+			ended_at = $14, lease_owner = $15, taken_over = 0, lease_until = `+until+`
 		WHERE id = $16 AND lease_epoch = $17 RETURNING `+runColumns,
 		string(r.Phase), string(r.Wait), string(r.Outcome), text(r.Reason), text(r.Message), int64(r.Remedy), int64(r.Step),
 		flag(r.Disruptive), string(r.State), micros(due), micros(cmpTime(r.ExpiresAt, old.ExpiresAt)),
@@ -161,6 +161,9 @@ func (t *txn) apply(ctx context.Context, old Run, tr Transition) (Run, error) {
 	}
 	if done {
 		if err := t.releaseAll(ctx, old.ID, "the run ended"); err != nil {
+			return Run{}, err
+		}
+		if err := t.requeue(ctx, old.ID, tr.RequeueAt); err != nil {
 			return Run{}, err
 		}
 	}

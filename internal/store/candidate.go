@@ -136,6 +136,36 @@ func (s *Store) EpisodeCandidates(ctx context.Context, episodeID string) ([]Cand
 	return out, s.wrap("read the candidates of the episode", err)
 }
 
+// maxQueued bounds how often a candidate is queued because what it was resolved
+// to is not there any more.
+const maxQueued = 8
+
+// requeue queues the candidates of a run that ends again, unless at is zero. The
+// run's row is locked.
+func (t *txn) requeue(ctx context.Context, runID string, at time.Time) error {
+	if at.IsZero() {
+		return nil
+	}
+	cands, err := collect(ctx, t, scanCandidate, "SELECT "+candidateColumns+` FROM candidates c JOIN episodes e ON e.id = c.episode_id
+		WHERE c.run_id = $1 AND c.outcome = 'joined' AND c.expires_at > $2 AND c.attempts < $3 AND e.is_open = 1 ORDER BY c.created_at, c.id`,
+		runID, micros(at), int64(maxQueued))
+	if err != nil {
+		return fmt.Errorf("read the candidates: %w", err)
+	}
+	for _, c := range cands {
+		if err := t.exec(ctx, `UPDATE candidates SET phase = 'queued', outcome = '', reason = '', run_id = '', attached = 0, deferred = 0,
+			due_at = $1, lease_owner = '', lease_until = 0, lease_epoch = lease_epoch + 1 WHERE id = $2`, micros(at), c.ID); err != nil {
+			return fmt.Errorf("queue the candidate again: %w", err)
+		}
+		e := c.entry(journal.CandidateRequeued, t.now)
+		e.Message = "the target is looked for anew"
+		if err := t.append(ctx, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // entry starts a journal entry about a candidate.
 func (c Candidate) entry(kind journal.Kind, at time.Time) journal.Entry {
 	e := c.Episode.entry(kind, at)

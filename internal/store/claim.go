@@ -20,9 +20,14 @@ const (
 		AND NOT (r.expires_at <= $1 AND r.intent_at = 0)`
 )
 
+// A run whose workers die or fail again and again before they could record
+// anything waits longer from the third on: 2s, doubled up to a minute.
+const afterLost = `CASE WHEN lease_owner = '' OR taken_over < 2 THEN due_at
+	WHEN taken_over < 7 THEN CAST($1 AS BIGINT) + 500000 * (1 << taken_over) ELSE CAST($1 AS BIGINT) + 60000000 END`
+
 // ClaimRuns takes up to limit runs that are due, the longest due first. A claim
-// carries a new fencing token; Run.TakenOver tells that the worker before never
-// gave its lease back. Due runs whose lock is held are pushed back.
+// carries a new fencing token; Run.TakenOver tells how many workers before never
+// gave their lease back. Due runs whose lock is held are pushed back.
 func (s *Store) ClaimRuns(ctx context.Context, owner string, ttl time.Duration, limit int) ([]Run, error) {
 	now, err := s.Now(ctx)
 	if err != nil {
@@ -41,13 +46,18 @@ func (s *Store) ClaimRuns(ctx context.Context, owner string, ttl time.Duration, 
 		var err error
 		out, err = collect(ctx, t, scanRun, `WITH due AS MATERIALIZED (SELECT r.id FROM runs r WHERE `+runFree+` AND NOT (`+runLocked+`)
 				ORDER BY r.due_at, r.priority DESC, r.id LIMIT $2`+s.dialect.skipLocked+`)
-			UPDATE runs SET taken_over = CASE WHEN lease_owner <> '' THEN 1 ELSE 0 END,
+			UPDATE runs SET taken_over = CASE WHEN lease_owner = '' THEN 0 WHEN taken_over < 1000 THEN taken_over + 1 ELSE taken_over END, due_at = `+afterLost+`,
 				lease_owner = $3, lease_epoch = lease_epoch + 1, lease_until = $4, lease_ttl = $5
 			WHERE id IN (SELECT id FROM due) RETURNING `+runColumns, micros(t.now), int64(limit), owner, micros(t.now.Add(ttl)), ttl.Microseconds())
 		return err
 	})
 	if err != nil {
 		return nil, err
+	}
+	for i := range out {
+		if out[i].TakenOver > 0 && out[i].DueAt.After(now) {
+			out[i].DueAt = now // it is due: the row's time counts if this claim is lost as well
+		}
 	}
 	slices.SortFunc(out, func(a, b Run) int {
 		if c := a.DueAt.Compare(b.DueAt); c != 0 {

@@ -170,9 +170,9 @@ type Run struct {
 	// FiredAt is the earliest openedAt of the joined episodes.
 	FiredAt time.Time `json:"firedAt,omitzero"`
 	Lease   Lease     `json:"-"`
-	// TakenOver says that ClaimRuns took the run from a worker that never gave
-	// its lease back: it died, or stood still for longer than the lease.
-	TakenOver bool `json:"-"`
+	// TakenOver counts the claims since the last transition whose workers never
+	// gave their lease back: they died, or stood still for longer than the lease.
+	TakenOver int `json:"-"`
 }
 
 // Fence returns the proof of the claim under which the run was read.
@@ -246,6 +246,10 @@ type Transition struct {
 	// Release gives the lease back; the run can be claimed again at Run.DueAt.
 	// Otherwise the lease is extended.
 	Release bool
+	// RequeueAt, when set, queues the joined candidates of a run that ends again,
+	// for that time: their target is looked for anew. Those that have expired, whose
+	// alert has resolved, or that were queued maxQueued times stay with the run.
+	RequeueAt time.Time
 	// Known is how many joined candidates the decision to end the run took into
 	// account; with more of them there by now the transition is refused with
 	// ErrJoined. 0 ends the run whoever has joined.

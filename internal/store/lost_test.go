@@ -1,0 +1,102 @@
+package store_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/alertmedic/alertmedic/internal/guard"
+	"github.com/alertmedic/alertmedic/internal/journal"
+	"github.com/alertmedic/alertmedic/internal/store"
+)
+
+// A run whose workers are lost one after another waits longer and longer, and
+// counts them, until one gets on with it.
+func TestLostClaimsAreCountedAndSlowedDown(t *testing.T) {
+	contract(t, func(t *testing.T, f *fixture) {
+		id := f.newRun(t, "a", deployment("web"))
+		claim := func() []store.Run {
+			runs, err := f.ClaimRuns(tctx, "w", time.Second, 10)
+			require.NoError(t, err)
+			return runs
+		}
+		require.Zero(t, claim()[0].TakenOver)
+		for lost, wait := range []time.Duration{1, 1, 1, 2, 4, 8, 16, 32, 60, 60, 60} { // seconds; the lease is one
+			if wait > 1 {
+				f.pass(t, wait*time.Second-500*time.Millisecond)
+				require.Empty(t, claim(), "after %d", lost)
+				f.pass(t, time.Second)
+			} else {
+				f.pass(t, 1500*time.Millisecond)
+			}
+			runs := claim()
+			require.Len(t, runs, 1, "after %d", lost)
+			require.Equal(t, lost+1, runs[0].TakenOver)
+			require.False(t, runs[0].DueAt.After(f.time(t)), "it is due")
+		}
+		f.pass(t, 2*time.Minute)
+		run := claim()[0]
+		run = f.apply(t, store.Transition{Fence: run.Fence(), Run: run})
+		require.Zero(t, run.TakenOver)
+		f.pass(t, 2*time.Second)
+		require.Equal(t, 1, claim()[0].TakenOver, "it got on: the next may take over soon again")
+		require.Equal(t, id, run.ID)
+	})
+}
+
+// The candidates of a run that ends for want of its target are queued again, and
+// no others.
+func TestCandidatesAreQueuedAgain(t *testing.T) {
+	contract(t, func(t *testing.T, f *fixture) {
+		ends := func(id string) {
+			tr := end(f.claim(t, id, "w1"), store.Suppressed, string(guard.ReasonTargetReplaced))
+			tr.RequeueAt = f.time(t).Add(time.Minute)
+			f.apply(t, tr)
+		}
+		first := f.newRun(t, "a", deployment("web"))
+		ends(first)
+		require.Empty(t, f.candidates(t, 10), "not before its time")
+		f.pass(t, 61*time.Second)
+		again := f.candidates(t, 10)
+		require.Len(t, again, 1)
+		require.Equal(t, 1, again[0].Attempts)
+		require.Empty(t, again[0].RunID)
+		require.Contains(t, f.kinds(t), journal.CandidateRequeued)
+		for range 7 {
+			res := f.resolve(t, again[0], deployment("web"))
+			require.True(t, res.Created)
+			ends(res.RunID)
+			f.pass(t, 61*time.Second)
+			again = f.candidates(t, 10)
+			if len(again) == 0 {
+				break
+			}
+		}
+		require.Empty(t, again, "it is not queued for ever")
+	})
+}
+
+// A candidate that has expired, or whose alert has resolved, ends with its run.
+func TestCandidatesThatAreOverAreNotQueuedAgain(t *testing.T) {
+	contract(t, func(t *testing.T, f *fixture) {
+		for name, over := range map[string]func(fp string){
+			"resolved": func(fp string) { f.accept(t, resolved(fp, f.time(t))) },
+			"expired":  func(string) { f.pass(t, 2*time.Hour) },
+			"neither":  func(string) {},
+		} {
+			run := f.claim(t, f.newRun(t, name, deployment("web")), "w1")
+			over("fp-" + name + "-web")
+			run, err := f.Run(tctx, run.ID)
+			require.NoError(t, err)
+			if !run.Lease.Until.After(f.time(t)) {
+				run = f.claim(t, run.ID, "w1")
+			}
+			tr := end(run, store.Suppressed, string(guard.ReasonTargetGone))
+			tr.RequeueAt = f.time(t).Add(time.Second)
+			f.apply(t, tr)
+			f.pass(t, 2*time.Second)
+			require.Equal(t, name == "neither", len(f.candidates(t, 10)) == 1, name)
+		}
+	})
+}
