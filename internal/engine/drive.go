@@ -70,32 +70,12 @@ func (e *Engine) drive(ctx context.Context, run store.Run) {
 	}
 	switch {
 	case err == nil:
-		w.closeResolved(wctx)
 	case errors.Is(err, store.ErrFenced):
 		e.m.fenced.Inc()
 		log.Warn("another worker took the run over; nothing more is done here")
 	default:
 		log.Error("work on the run; trying again", "err", err)
 		w.giveBack(wctx, err)
-	}
-}
-
-// closeResolved closes the episodes of a run that ended because its alerts have
-// resolved. An alert that was away for less than Alertmanager's group_interval is
-// reported as if it had never been: the next report finds a closed episode, opens
-// it again and queues what was not done.
-func (w *work) closeResolved(ctx context.Context) {
-	if w.run.Phase != store.Done || w.run.Outcome != store.Suppressed || w.run.Reason != string(guard.ReasonResolved) {
-		return
-	}
-	var obs []store.Observation
-	for _, c := range w.cands {
-		a := c.Episode.Alert.Clone()
-		a.Status, a.EndsAt = alert.Resolved, w.now
-		obs = append(obs, store.Observation{Source: c.Episode.Signal.Source, Cluster: c.Episode.Cluster, Alert: a})
-	}
-	if err := w.e.observe(ctx, obs); err != nil {
-		w.e.Logger.Error("close the episodes of resolved alerts; their next resolution does it", "run", w.run.ID, "err", err)
 	}
 }
 
@@ -374,10 +354,27 @@ func (w *work) ending(outcome store.Outcome, reason, message string, entries ...
 		// Another may be in its place, and the alert may be about that one by now.
 		t.RequeueAt = w.now.Add(w.e.backoff(w.attempts()))
 	}
+	if outcome == store.Suppressed && reason == string(guard.ReasonResolved) {
+		t.Observed = w.resolutions()
+	}
 	if outcome == store.Healed || outcome == store.Suppressed {
 		t.Known = len(w.cands) // one that fires and is not among them has no other run
 	}
 	return t
+}
+
+// resolutions tell that the run's alerts have resolved, as Alertmanager would. An
+// alert that was away for less than its group_interval it reports as if it had
+// never been: the next report finds a closed episode, opens it again and queues
+// what was not done.
+func (w *work) resolutions() []store.Observation {
+	var obs []store.Observation
+	for _, c := range w.cands {
+		a := c.Episode.Alert.Clone()
+		a.Status, a.EndsAt = alert.Resolved, w.now
+		obs = append(obs, store.Observation{Source: c.Episode.Signal.Source, Cluster: c.Episode.Cluster, Alert: a})
+	}
+	return obs
 }
 
 // lost tells the reasons that say no more than that the object which an alert led

@@ -229,6 +229,29 @@ func (s *Store) acceptGroup(group []acceptRequest) ([]AcceptResult, error) {
 	return results, err
 }
 
+// observe folds observations into the episodes within a transaction of something
+// else.
+func (t *txn) observe(ctx context.Context, obs []Observation) error {
+	if len(obs) == 0 {
+		return nil
+	}
+	req, err := t.s.prepare(Batch{Observations: obs})
+	if err != nil {
+		return err
+	}
+	f, err := t.lockSignals(ctx, []acceptRequest{req})
+	if err != nil {
+		return err
+	}
+	var res AcceptResult
+	for i := range req.observed {
+		if err := f.fold(ctx, &req.observed[i], &res); err != nil {
+			return err
+		}
+	}
+	return f.flush(ctx)
+}
+
 // invalid says why an observation can never be accepted.
 func (o *Observation) invalid() error {
 	switch {

@@ -163,6 +163,9 @@ func (t *txn) apply(ctx context.Context, old Run, tr Transition) (Run, error) {
 		if err := t.releaseAll(ctx, old.ID, "the run ended"); err != nil {
 			return Run{}, err
 		}
+		if err := t.observe(ctx, tr.Observed); err != nil {
+			return Run{}, err
+		}
 		if err := t.requeue(ctx, old.ID, tr.RequeueAt); err != nil {
 			return Run{}, err
 		}

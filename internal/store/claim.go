@@ -20,10 +20,15 @@ const (
 		AND NOT (r.expires_at <= $1 AND r.intent_at = 0)`
 )
 
-// A run whose workers die or fail again and again before they could record
-// anything waits longer from the third on: 2s, doubled up to a minute.
-const afterLost = `CASE WHEN lease_owner = '' OR taken_over < 2 THEN due_at
-	WHEN taken_over < 7 THEN CAST($1 AS BIGINT) + 500000 * (1 << taken_over) ELSE CAST($1 AS BIGINT) + 60000000 END`
+// afterLost is how long a run waits for its next worker when this one is lost as
+// well, after so many before it: not at all after the first two, then 2s, doubled
+// up to a minute.
+func afterLost(lost int) time.Duration {
+	if lost < 3 {
+		return 0
+	}
+	return min(time.Second<<min(lost-2, 6), time.Minute)
+}
 
 // ClaimRuns takes up to limit runs that are due, the longest due first. A claim
 // carries a new fencing token; Run.TakenOver tells how many workers before never
@@ -46,18 +51,23 @@ func (s *Store) ClaimRuns(ctx context.Context, owner string, ttl time.Duration, 
 		var err error
 		out, err = collect(ctx, t, scanRun, `WITH due AS MATERIALIZED (SELECT r.id FROM runs r WHERE `+runFree+` AND NOT (`+runLocked+`)
 				ORDER BY r.due_at, r.priority DESC, r.id LIMIT $2`+s.dialect.skipLocked+`)
-			UPDATE runs SET taken_over = CASE WHEN lease_owner = '' THEN 0 WHEN taken_over < 1000 THEN taken_over + 1 ELSE taken_over END, due_at = `+afterLost+`,
+			UPDATE runs SET taken_over = CASE WHEN lease_owner = '' THEN 0 WHEN taken_over < 1000 THEN taken_over + 1 ELSE taken_over END,
 				lease_owner = $3, lease_epoch = lease_epoch + 1, lease_until = $4, lease_ttl = $5
 			WHERE id IN (SELECT id FROM due) RETURNING `+runColumns, micros(t.now), int64(limit), owner, micros(t.now.Add(ttl)), ttl.Microseconds())
-		return err
+		if err != nil {
+			return err
+		}
+		for _, r := range out {
+			if wait := afterLost(r.TakenOver); wait > 0 {
+				if err := t.exec(ctx, "UPDATE runs SET due_at = $1 WHERE id = $2", micros(t.now.Add(wait)), r.ID); err != nil {
+					return fmt.Errorf("slow down run %s: %w", r.ID, err)
+				}
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, err
-	}
-	for i := range out {
-		if out[i].TakenOver > 0 && out[i].DueAt.After(now) {
-			out[i].DueAt = now // it is due: the row's time counts if this claim is lost as well
-		}
 	}
 	slices.SortFunc(out, func(a, b Run) int {
 		if c := a.DueAt.Compare(b.DueAt); c != 0 {

@@ -250,6 +250,8 @@ type Transition struct {
 	// for that time: their target is looked for anew. Those that have expired, whose
 	// alert has resolved, or that were queued maxQueued times stay with the run.
 	RequeueAt time.Time
+	// Observed is folded into the episodes, as Accept would.
+	Observed []Observation
 	// Known is how many joined candidates the decision to end the run took into
 	// account; with more of them there by now the transition is refused with
 	// ErrJoined. 0 ends the run whoever has joined.
