@@ -29,7 +29,7 @@ var layers = map[string][]string{
 	"internal/auth":     {},
 	"internal/rbac":     {"internal/action", "playbooks"},
 	"internal/kube":     {"internal/action", "internal/capacity", "internal/guard", "playbooks"},
-	"internal/promapi":  {"internal/alert", "internal/guard"},
+	"internal/promapi":  {"internal/alert", "internal/guard", "internal/parallel"},
 	"internal/store":    {"internal/action", "internal/alert", "internal/guard", "internal/journal", "internal/parallel"},
 	"internal/config":   {"internal/action", "internal/guard", "internal/auth", "playbooks"},
 	"internal/simulate": {"internal/action", "internal/guard"},

@@ -80,13 +80,16 @@ func TestCandidatesAreQueuedAgain(t *testing.T) {
 // A candidate that has expired, or whose alert has resolved, ends with its run.
 func TestCandidatesThatAreOverAreNotQueuedAgain(t *testing.T) {
 	contract(t, func(t *testing.T, f *fixture) {
-		for name, over := range map[string]func(fp string){
-			"resolved": func(fp string) { f.accept(t, resolved(fp, f.time(t))) },
-			"expired":  func(string) { f.pass(t, 2*time.Hour) },
-			"neither":  func(string) {},
+		for _, c := range []struct {
+			name string
+			over func(fp string)
+		}{
+			{"resolved", func(fp string) { f.accept(t, resolved(fp, f.time(t))) }},
+			{"expired", func(string) { f.pass(t, 2*time.Hour) }},
+			{"neither", func(string) {}},
 		} {
-			run := f.claim(t, f.newRun(t, name, deployment("web")), "w1")
-			over("fp-" + name + "-web")
+			run := f.claim(t, f.newRun(t, c.name, deployment("web")), "w1")
+			c.over("fp-" + c.name + "-web")
 			run, err := f.Run(tctx, run.ID)
 			require.NoError(t, err)
 			if !run.Lease.Until.After(f.time(t)) {
@@ -96,7 +99,7 @@ func TestCandidatesThatAreOverAreNotQueuedAgain(t *testing.T) {
 			tr.RequeueAt = f.time(t).Add(time.Second)
 			f.apply(t, tr)
 			f.pass(t, 2*time.Second)
-			require.Equal(t, name == "neither", len(f.candidates(t, 10)) == 1, name)
+			require.Equal(t, c.name == "neither", len(f.candidates(t, 10)) == 1, c.name)
 		}
 	})
 }
