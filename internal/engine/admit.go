@@ -91,18 +91,22 @@ func (w *work) query(s guard.Subject, e guard.Evidence) guard.Query {
 // subject says what asks for admission.
 func (w *work) subject(s store.Step, spec action.Spec, plan action.Plan) guard.Subject {
 	src := w.e.Sources[w.run.Source]
-	r := w.remedy()
+	r := &w.pb.Remedies[s.Remedy] // a revert's is not the one the run has come to
+	taken := len(s.State) > 0     // a call has got so far; one that was refused is made anew, and asked about anew
 	sub := guard.Subject{
 		RunID: w.run.ID, Playbook: w.run.Playbook, Remedy: s.RemedyName, Step: s.Name, Action: s.Action, Target: w.run.Target,
 		Disruptive: spec.Disruptive, Mutating: spec.Mutating && !plan.Noop,
 		Mode:     guard.Tightest(w.e.Mode, w.pb.Mode, r.Mode),
 		Approved: w.st.Approved != "" && w.st.Approved == w.st.PlanHash,
-		First:    !w.st.Mutated, NeedsPod: podAction(s.Action) && s.Ticks == 0,
+		First:    !w.st.Mutated, Untouched: !w.st.Touched, NeedsPod: podAction(s.Action) && !taken, PodTaken: podAction(s.Action) && taken,
 		WritesSpec: spec.WritesSpec, Failover: spec.Failover,
 		Displaces: displaces(plan, w.run.Target), Removes: plan.Removes, Replicas: plan.Replicas, FiringSince: w.e.byStore(w.firingSince(), w.now),
 		SourceCluster: src.Cluster, AlertCluster: w.firstAlert().Labels["cluster"],
 		AllowedNamespaces: src.Namespaces, AllowedPlaybooks: src.Playbooks,
 		Limits: w.e.Limits(w.pb, r),
+	}
+	if sub.PodTaken {
+		sub.Displaces = 0 // it has been displaced
 	}
 	if w.pb.Target.Namespace != nil && w.pb.Target.Namespace.Static() {
 		sub.NamedNamespaces = []string{w.pb.Target.Namespace.String()}
@@ -134,8 +138,7 @@ func displaced(plan action.Plan) []action.Ref {
 }
 
 // podAction tells the actions that act on the pod which the alert named, and
-// not on the target's controller. A step that has begun (a delete that waits
-// for the pod to go) no longer needs it.
+// not on the target's controller.
 func podAction(name string) bool { return name == "pod.delete" || name == "pod.evict" }
 
 // gather observes the world right before the decision.

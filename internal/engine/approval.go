@@ -59,7 +59,7 @@ func (w *work) awaitApproval(ctx context.Context) error {
 	bound := err == nil && ap.PlanHash == w.st.PlanHash && ap.TargetUID == w.run.Target.UID
 	switch {
 	case bound && ap.Status == store.ApprovalRejected:
-		return w.end(ctx, w.rejectedOutcome(), "rejected", fmt.Sprintf("rejected by %s: %s", ap.By, ap.Why))
+		return w.end(ctx, w.without(store.Cancelled), "rejected", fmt.Sprintf("rejected by %s: %s", ap.By, ap.Why))
 	case bound && ap.Status == store.ApprovalApproved:
 		return w.approved(ctx, ap)
 	case !w.approvalEnds().After(w.now):
@@ -70,13 +70,6 @@ func (w *work) awaitApproval(ctx context.Context) error {
 	// The question is gone or about another plan: plan and ask again.
 	w.st.Stage = stagePlan
 	return w.commit(ctx, w.transition())
-}
-
-func (w *work) rejectedOutcome() store.Outcome {
-	if w.st.Mutated {
-		return store.Escalated
-	}
-	return store.Cancelled
 }
 
 // approved plans once more and compares: a person approved this change to this

@@ -10,6 +10,7 @@ import (
 	"github.com/alertmedic/alertmedic/internal/guard"
 	"github.com/alertmedic/alertmedic/internal/kube"
 	"github.com/alertmedic/alertmedic/internal/store"
+	"github.com/alertmedic/alertmedic/playbooks"
 )
 
 const twoRungs = `  matchers: [alertname = Broken]
@@ -126,8 +127,61 @@ func TestHeldTooLongAmongTheSteps(t *testing.T) {
 	run := w.onlyRun()
 	require.Equal(t, store.Escalated, run.Outcome, run.Message)
 	require.Equal(t, []string{"workload.scale Deployment/shop/web"}, w.calls)
-	require.Equal(t, []string{"workload.scale"}, w.undone)
+	require.Empty(t, w.undone, "a pause holds reverts as well")
 	require.Contains(t, w.log(), "step.failed failed timeout")
+	require.Contains(t, w.log(), "step.revert-failed failed paused")
+}
+
+// A revert waits for a pause, for a freeze and for an object that opted out, and
+// is made when they let it.
+func TestRevertsAreHeldBack(t *testing.T) {
+	t.Parallel()
+	ladder := doc("ladder", `  matchers: [alertname = Broken]
+  target: {kind: Workload}
+  remedies:
+  - name: scale
+    steps: [{name: scale, action: workload.scale}]
+    onFailure: Revert
+    verify: {timeout: 1m, stableFor: 30s}
+`)
+	for name, row := range map[string]struct{ hold, lift func(w *world) }{
+		"pause": {func(w *world) { w.pause() }, func(w *world) { w.resume() }},
+		"window": {func(w *world) {
+			freeze := guard.Window{Name: "freeze", Freeze: true, From: w.now, Until: w.now.Add(10 * time.Minute)}
+			w.engine.Limits = func(*playbooks.Playbook, *playbooks.Remedy) guard.Limits {
+				l := scriptedLimits(2)
+				l.Windows = []guard.Window{freeze}
+				return l
+			}
+		}, func(*world) {}},
+		"unknown": {func(w *world) { w.errs = []string{"reading Deployment/shop/web: unavailable"} }, func(w *world) { w.errs = nil }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := setup(t, ladder)
+			w.fire("web")
+			w.pass(30 * time.Second)
+			row.hold(w)
+			w.pass(9 * time.Minute)
+			require.Empty(t, w.undone)
+			require.Equal(t, store.WaitGuard, w.onlyRun().Wait)
+			row.lift(w)
+			w.pass(5 * time.Minute)
+			require.Equal(t, []string{"workload.scale"}, w.undone)
+			require.Equal(t, store.NotHealed, w.onlyRun().Outcome)
+		})
+	}
+	t.Run("opted out", func(t *testing.T) {
+		t.Parallel()
+		w := setup(t, ladder)
+		w.fire("web")
+		w.pass(30 * time.Second)
+		w.witness = func(ev *guard.Evidence) { ev.Target.Skip = "Deployment/shop/web" }
+		w.pass(5 * time.Minute)
+		require.Empty(t, w.undone)
+		require.Equal(t, store.Escalated, w.onlyRun().Outcome)
+		require.Contains(t, w.log(), "step.revert-failed failed opted-out")
+	})
 }
 
 // What a person approved is not carried out half a day later.

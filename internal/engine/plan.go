@@ -204,7 +204,7 @@ func (w *work) nextRemedy() {
 // without chooses the outcome of a run that stops short: one that has changed
 // something needs a person, one that has not may end quietly.
 func (w *work) without(quiet store.Outcome) store.Outcome {
-	if w.st.Mutated {
+	if w.st.Touched {
 		return store.Escalated
 	}
 	return quiet

@@ -32,6 +32,7 @@ func (w *work) recover(ctx context.Context, s store.Step) error {
 		if s.CallDeadline.After(w.now) {
 			return w.release(ctx, s.CallDeadline, store.WaitRetry)
 		}
+		w.touch(s) // it may have been made
 		return w.resend(ctx, s, "the action is idempotent")
 	case action.Observable:
 		cctx, cancel := context.WithTimeout(ctx, w.e.CallTimeout)
@@ -61,6 +62,7 @@ func (w *work) recover(ctx context.Context, s store.Step) error {
 
 // unclear keeps the intent standing and looks again soon.
 func (w *work) unclear(ctx context.Context, s store.Step, message string) error {
+	w.touch(s)
 	s.Message, s.Reason = message, string(action.ReasonUnclear)
 	w.steps[s.Step] = s
 	en := w.stepEntry(journal.StepProgress, s)

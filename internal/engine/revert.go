@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/alertmedic/alertmedic/internal/action"
+	"github.com/alertmedic/alertmedic/internal/guard"
 	"github.com/alertmedic/alertmedic/internal/journal"
 	"github.com/alertmedic/alertmedic/internal/store"
 	"github.com/alertmedic/alertmedic/playbooks"
@@ -57,7 +58,8 @@ func (w *work) sendRevert(ctx context.Context, plan action.Plan, state []byte) (
 	return w.e.Actions.Revert(cctx, plan, state) //nolint:wrapcheck // the contract's error
 }
 
-// revertStep writes the intent, sends the revert and records the outcome.
+// revertStep asks the guards, writes the intent, sends the revert and records the
+// outcome.
 func (w *work) revertStep(ctx context.Context, s store.Step) error {
 	var plan action.Plan
 	if err := unmarshal(s.Plan, &plan); err != nil {
@@ -68,20 +70,18 @@ func (w *work) revertStep(ctx context.Context, s store.Step) error {
 		// it must not arrive after the run has let go of its locks.
 		return w.release(ctx, s.CallDeadline, store.WaitRetry)
 	}
-	if !s.Reverting {
-		s.Retries = 0 // those that follow are the revert's
-	}
-	s.Reverting, s.Ticks = true, s.Ticks+1
-	s.CallDeadline = w.now.Add(w.e.CallTimeout)
-	en := w.stepEntry(journal.StepIntent, s)
-	en.Outcome, en.Message = "revert", "revert: "+plan.Summary
-	w.steps[s.Step] = s
-	w.st.LastMutation = w.now
-	t := w.transition(en)
-	t.Steps = []store.Step{s}
-	if err := w.commit(ctx, t); err != nil {
+	decision, err := w.admitRevert(ctx, s, plan)
+	switch {
+	case err != nil:
 		return err
+	case decision.Verdict == guard.Delay && w.alive:
+		return w.revertFailed(ctx, s, string(decision.Reason), "it was held back until limits.expireAfter was over: "+decision.Message)
+	case decision.Verdict == guard.Delay:
+		return nil // until its time
+	case decision.Verdict != guard.Admit:
+		return w.revertFailed(ctx, s, string(decision.Reason), decision.Message)
 	}
+	s = w.steps[s.Step]
 	res, err := w.sendRevert(ctx, plan, s.State)
 	w.now, _ = w.e.clock(ctx, w.now)
 	var ae *action.Error
@@ -108,12 +108,92 @@ func (w *work) revertStep(ctx context.Context, s store.Step) error {
 		t.Steps, t.Release = []store.Step{s}, true
 		return w.commit(ctx, t)
 	}
-	en = w.stepEntry(journal.StepRevertFailed, s)
-	en.Outcome, en.Reason, en.Message = "failed", string(action.ReasonOf(err)), fmt.Sprintf("%v", err)
-	w.e.m.action(w.run.Playbook, s.Action, "revert-failed", string(action.ReasonOf(err)))
+	return w.revertFailed(ctx, s, string(action.ReasonOf(err)), fmt.Sprintf("%v", err))
+}
+
+// admitRevert asks the guards for reverts and, in the same transaction, records
+// the intent, or that the run waits. A delay past the time that the run may be held
+// is for the caller to end.
+func (w *work) admitRevert(ctx context.Context, s store.Step, plan action.Plan) (guard.Decision, error) {
+	spec, _ := w.e.Actions.Lookup(s.Action)
+	subject := w.subject(s, spec, plan)
+	subject.NeedsPod, subject.Displaces, subject.Removes = false, 0, 0
+	evidence := w.gather(ctx, subject, plan)
+	before := *w
+	var decision guard.Decision
+	var sent *store.Transition
+	run, err := w.e.Store.Admit(ctx, w.query(subject, evidence), w.run.Fence(), func(l guard.Ledger) (store.Transition, error) {
+		*w = before
+		w.now = l.Now
+		sent = nil
+		decision, _ = guard.Decide(guard.ForReverts(w.e.Guards), guard.Input{Subject: subject, Evidence: evidence, Ledger: l, Config: w.e.GuardConfig})
+		switch {
+		case decision.Verdict == guard.Admit:
+			sent = new(w.intendRevert(s, plan))
+		case decision.Verdict == guard.Delay && w.heldUntil().After(w.now):
+			sent = new(w.holdRevert(s, decision))
+		default:
+			return store.Transition{}, errRefused
+		}
+		return *sent, nil
+	})
+	if errors.Is(err, errRefused) {
+		w.e.m.decision(w.run.Playbook, decision)
+		return decision, nil
+	}
+	if err != nil {
+		*w = before
+		return decision, fmt.Errorf("admit the revert of step %s: %w", s.Name, err)
+	}
+	w.committed(run, *sent)
+	w.e.m.decision(w.run.Playbook, decision)
+	return decision, nil
+}
+
+// errRefused undoes the transaction of a decision that is recorded by another.
+var errRefused = errors.New("refused by a guard")
+
+// intendRevert writes the intent to take a step back.
+func (w *work) intendRevert(s store.Step, plan action.Plan) store.Transition {
+	if !s.Reverting {
+		s.Retries = 0 // those that follow are the revert's
+	}
+	s.Reverting, s.Ticks = true, s.Ticks+1
+	s.CallDeadline = w.now.Add(w.e.CallTimeout)
+	en := w.stepEntry(journal.StepIntent, s)
+	en.Outcome, en.Message = "revert", "revert: "+plan.Summary
+	w.steps[s.Step] = s
+	w.st.LastMutation, w.st.LastGuard = w.now, ""
+	w.run.Wait, w.run.Reason, w.run.Message = store.WaitNone, "", en.Message
+	t := w.transition(en)
+	t.Steps = []store.Step{s}
+	return t
+}
+
+// holdRevert lets go of the run until the guard may admit the revert.
+func (w *work) holdRevert(s store.Step, d guard.Decision) store.Transition {
+	var entries []journal.Entry
+	if d.Reason != w.st.LastGuard {
+		en := w.stepEntry(journal.RunWaiting, s)
+		en.Reason, en.Message = string(d.Reason), "what "+s.RemedyName+"/"+s.Name+" changed is not taken back yet: "+d.Message
+		entries = append(entries, en)
+	}
+	w.st.LastGuard = d.Reason
+	w.run.DueAt, w.run.Wait, w.run.Reason, w.run.Message = minTime(d.RetryAt, w.heldUntil()), store.WaitGuard, string(d.Reason), d.Message
+	t := w.transition(entries...)
+	t.Release = true
+	return t
+}
+
+// revertFailed goes on with the other steps; the end of the run says that not
+// everything could be taken back.
+func (w *work) revertFailed(ctx context.Context, s store.Step, reason, message string) error {
+	en := w.stepEntry(journal.StepRevertFailed, s)
+	en.Outcome, en.Reason, en.Message = "failed", reason, message
+	w.e.m.action(w.run.Playbook, s.Action, "revert-failed", reason)
 	w.st.Revert.Failed = true
 	w.st.Revert.Next = s.Step - 1
-	t = w.transition(en)
+	t := w.transition(en)
 	t.Steps = []store.Step{s}
 	return w.commit(ctx, t)
 }

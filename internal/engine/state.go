@@ -31,7 +31,11 @@ type state struct {
 	AskedAt  time.Time `json:"askedAt,omitzero"`
 	// Mutated says that the run has sent a mutation, RemedyMutated that the
 	// current remedy has.
-	Mutated       bool      `json:"mutated,omitempty"`
+	Mutated bool `json:"mutated,omitempty"`
+	// Touched says that a call may have changed something. A call that was refused
+	// as a whole has not, so that what is asked before the first change is asked
+	// again before it is made anew.
+	Touched       bool      `json:"touched,omitempty"`
 	RemedyMutated bool      `json:"remedyMutated,omitempty"`
 	LastMutation  time.Time `json:"lastMutation,omitzero"`
 	Replans       int       `json:"replans,omitempty"`  // of the current remedy, after drift

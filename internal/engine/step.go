@@ -145,6 +145,7 @@ func (w *work) stepEntry(kind journal.Kind, s store.Step) journal.Entry {
 }
 
 func (w *work) stepDone(ctx context.Context, s store.Step, res action.Result) error {
+	w.touch(s)
 	s.Status, s.EndedAt, s.State, s.Message, s.Reason = store.StepDone, w.now, res.State, res.Message, ""
 	s.Result = encode(res)
 	w.steps[s.Step] = s
@@ -162,6 +163,7 @@ func (w *work) stepWaits(ctx context.Context, s store.Step, res action.Result) e
 	if again <= 0 {
 		again = 5 * time.Second
 	}
+	w.touch(s)
 	changed := s.Message != res.Message
 	s.Status, s.State, s.Message, s.Result = store.StepWaiting, res.State, res.Message, encode(res)
 	w.steps[s.Step] = s
@@ -208,6 +210,9 @@ func (w *work) callFailed(ctx context.Context, s store.Step, res action.Result, 
 	}
 	if len(res.Evidence) > 0 {
 		s.Result = encode(res)
+	}
+	if len(s.State) > 0 {
+		w.touch(s)
 	}
 	switch {
 	case ae.Reason == action.ReasonUnclear:
@@ -266,6 +271,11 @@ func (w *work) replan(ctx context.Context, s store.Step, ae *action.Error) error
 	t := w.transition(en)
 	t.Steps = []store.Step{s}
 	return w.commit(ctx, t)
+}
+
+// touch notes that a call of a step may have changed something.
+func (w *work) touch(s store.Step) {
+	w.st.Touched = w.st.Touched || w.mutates(s)
 }
 
 func (w *work) mutates(s store.Step) bool {

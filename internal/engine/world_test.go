@@ -67,6 +67,7 @@ type noParams struct {
 var specs = map[string]action.Spec{
 	"workload.restart": {Name: "workload.restart", Kinds: []action.Kind{action.KindWorkload}, Mutating: true, Disruptive: true, Replay: action.Observable},
 	"workload.scale":   {Name: "workload.scale", Kinds: []action.Kind{action.KindWorkload}, Mutating: true, Reversible: true, Replay: action.Observable},
+	"pod.delete":       {Name: "pod.delete", Kinds: []action.Kind{action.KindWorkload, action.KindPod}, Mutating: true, Disruptive: true, Replay: action.Observable},
 	"pod.exec":         {Name: "pod.exec", Kinds: []action.Kind{action.KindWorkload}, Mutating: true, Replay: action.AtMostOnce},
 	"pod.label":        {Name: "pod.label", Kinds: []action.Kind{action.KindWorkload}, Mutating: true, Replay: action.Idempotent},
 	"node.cordon":      {Name: "node.cordon", Kinds: []action.Kind{action.KindNode}, Mutating: true, Disruptive: true, Reversible: true, Replay: action.Observable},

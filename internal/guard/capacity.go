@@ -134,7 +134,8 @@ func velocity(in Input) Decision {
 	}
 	removed := 0
 	for _, r := range in.Ledger.Reservations {
-		if r.Scope == RemovedScope(s.Target) && r.RunID != s.RunID && r.Created.After(since) {
+		own := r.RunID == s.RunID && r.TargetKey == s.Remedy+"/"+s.Step // of the try before
+		if r.Scope == RemovedScope(s.Target) && !own && r.Created.After(since) {
 			removed += r.Weight
 		}
 	}
@@ -159,7 +160,7 @@ func capacity(in Input) Decision {
 		return in.delay(ReasonCapacity, time.Time{}, "whether the pods fit elsewhere cannot be told: %s", some(c.Unevaluated))
 	case c.Placed < c.Displaced || len(c.Unplaced) > 0:
 		return in.delay(ReasonCapacity, time.Time{}, "%d of %d displaced pods fit nowhere else: %s; add capacity", c.Displaced-c.Placed, c.Displaced, some(c.Unplaced))
-	case len(c.Blocked) > 0 && s.First:
+	case len(c.Blocked) > 0 && s.Untouched:
 		return in.delay(ReasonCapacity, time.Time{}, "disruption budgets allow nothing now: %s", some(c.Blocked))
 	}
 	return admit()

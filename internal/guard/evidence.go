@@ -166,6 +166,9 @@ type Subject struct {
 	// First is true until the run has sent its first mutation: cooldown and
 	// attempts admit a run, and are not asked again between its steps.
 	First bool `json:"first"`
+	// Untouched is true until a call may have changed something: not after one that
+	// was refused as a whole. From then on the run's own effect may hide the alert.
+	Untouched bool `json:"untouched"`
 	// WritesSpec says that the action writes fields that a GitOps tool owns, and
 	// Failover that it moves traffic to a standby.
 	WritesSpec bool `json:"writesSpec,omitempty"`
@@ -178,8 +181,10 @@ type Subject struct {
 	// FiringSince is when the oldest alert of the run began to fire.
 	FiringSince time.Time `json:"firingSince,omitzero"`
 
-	// NeedsPod says that the action acts on Target.Pod.
+	// NeedsPod says that the action acts on Target.Pod, and PodTaken that it has:
+	// it is only waited for the pod to be gone.
 	NeedsPod bool `json:"needsPod,omitempty"`
+	PodTaken bool `json:"podTaken,omitempty"`
 	// NamedNamespaces are those that the playbook's target names literally.
 	NamedNamespaces []string `json:"namedNamespaces,omitempty"`
 

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/alertmedic/alertmedic/internal/action"
 )
 
 // Input is everything that a decision rests on.
@@ -69,6 +71,15 @@ func List() []Guard {
 		{"velocity", velocity},
 		{"capacity", capacity},
 	}
+}
+
+// ForReverts keeps of a list what is asked before a change is taken back: what a
+// person, the calendar and the object's owner have set, and that they could be
+// read. What bounds new changes does not hold up the end of an old one, and the
+// action itself restores only what is still its own.
+func ForReverts(guards []Guard) []Guard {
+	asked := []string{"paused", "wrong-cluster", "window", "protected-target", "evidence"}
+	return slices.DeleteFunc(slices.Clone(guards), func(g Guard) bool { return !slices.Contains(asked, g.Name) })
 }
 
 // Decide asks every guard in order and returns the first objection; a run in
@@ -201,6 +212,9 @@ func evidenceKnown(in Input) Decision {
 // sameTarget insists that the object is the one that was resolved.
 func sameTarget(in Input) Decision {
 	s, t := in.Subject, in.Evidence.Target
+	if s.Target.Kind == action.KindPod && s.PodTaken {
+		return admit() // that it goes, and another comes under its name, is what was asked for
+	}
 	if !t.Exists {
 		return deny(ReasonTargetGone, "%s is not there any more", s.Target)
 	}
@@ -222,7 +236,7 @@ func sameTarget(in Input) Decision {
 }
 
 // stillFiring reads, and does not remember, whether the alert fires. Once the
-// run has sent a mutation its own effect may hide the alert (a cordon resolves
+// run has changed something its own effect may hide the alert (a cordon resolves
 // KubeNodeNotReady), so a resolution counts only before that.
 func stillFiring(in Input) Decision {
 	a := in.Evidence.Alert
@@ -233,7 +247,7 @@ func stillFiring(in Input) Decision {
 	case AlertFiring:
 		return admit()
 	case AlertResolved:
-		if !in.Subject.First {
+		if !in.Subject.Untouched {
 			return admit()
 		}
 		return deny(ReasonResolved, "the alert no longer fires")
@@ -268,7 +282,7 @@ func mode(in Input) Decision {
 // size of a storm is not in the payload.
 func settle(in Input) Decision {
 	n := in.Evidence.Nodes
-	if !in.Subject.Mutating || !in.Subject.Disruptive || in.Subject.Target.Kind != "Node" || !in.Subject.First {
+	if !in.Subject.Mutating || !in.Subject.Disruptive || in.Subject.Target.Kind != action.KindNode || !in.Subject.Untouched {
 		return admit()
 	}
 	if n == nil {

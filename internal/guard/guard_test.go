@@ -22,7 +22,7 @@ func good() Input {
 	pod := action.Ref{Kind: action.KindPod, Namespace: "shop", Name: "web-1", UID: "uid-pod"}
 	return Input{
 		Subject: Subject{
-			RunID: "r1", Playbook: "pb", Action: "pod.delete", Mutating: true, Disruptive: true, Mode: Auto, First: true, NeedsPod: true,
+			RunID: "r1", Playbook: "pb", Action: "pod.delete", Mutating: true, Disruptive: true, Mode: Auto, First: true, Untouched: true, NeedsPod: true,
 			Target:        action.Target{Cluster: "c1", Ref: web, Top: web, Pod: &pod},
 			SourceCluster: "c1",
 			Limits:        Defaults(),
@@ -250,6 +250,13 @@ func TestEachGuardObjects(t *testing.T) {
 			in.Subject.Removes, in.Subject.Replicas = 2, 8
 			in.Ledger.Reservations = []Reservation{{RunID: "r2", Scope: RemovedScope(in.Subject.Target), TargetKey: "scale", Weight: 2, Created: now.Add(-30 * time.Minute), Released: &now}}
 		}, "velocity", Delay, ReasonVelocity, now.Add(15 * time.Second), "4 of 10 replicas would be removed within 1h0m0s, safety.velocity.maxRemovePercent is 25"},
+		{"too many replicas by the remedies of one run", good, func(in *Input) {
+			in.Subject.Removes, in.Subject.Replicas, in.Subject.Remedy, in.Subject.Step = 2, 8, "second", "scale"
+			in.Ledger.Reservations = []Reservation{{RunID: "r1", Scope: RemovedScope(in.Subject.Target), TargetKey: "first/scale", Weight: 2, Created: now.Add(-30 * time.Minute)}}
+		}, "velocity", Delay, ReasonVelocity, now.Add(15 * time.Second), "4 of 10 replicas would be removed within 1h0m0s, safety.velocity.maxRemovePercent is 25"},
+		{"resolved after a call that was refused", good, func(in *Input) {
+			in.Evidence.Alert.State, in.Subject.First = AlertResolved, false
+		}, "firing", Deny, ReasonResolved, time.Time{}, ""},
 		{"a velocity that nobody set", goodNode, func(in *Input) { in.Subject.Limits.MaxNodesPerPool = 0 }, "velocity", Deny, ReasonVelocity, time.Time{}, ""},
 		{"no place for the pods", goodNode, func(in *Input) {
 			in.Subject.Displaces, in.Evidence.Capacity = 2, &CapacityEvidence{Displaced: 2, Placed: 1, Unplaced: []string{"pod shop/web-1: no node has 2 CPUs left"}}
@@ -308,9 +315,17 @@ func TestWhatLiftsAnObjection(t *testing.T) {
 		}},
 		"an approved plan": {good, func(in *Input) { in.Subject.Mode, in.Subject.Approved = Approve, true }},
 		// A cordon resolves the alert that asked for it: the drain must still come.
-		"resolved by our own first step": {goodNode, func(in *Input) { in.Evidence.Alert.State, in.Subject.First = AlertResolved, false }},
-		"cooldown within a run":          {good, func(in *Input) { in.Subject.First = false; in.Ledger.Past = []Past{{Playbook: "pb", Ended: now}} }},
-		"cooldown of another playbook":   {good, func(in *Input) { in.Ledger.Past = []Past{{Playbook: "other", Ended: now}} }},
+		"resolved by our own first step": {goodNode, func(in *Input) { in.Evidence.Alert.State, in.Subject.Untouched = AlertResolved, false }},
+		"a pod that went because we took it": {good, func(in *Input) {
+			in.Subject.Target.Kind, in.Subject.NeedsPod, in.Subject.PodTaken = action.KindPod, false, true
+			in.Evidence.Target.Exists = false
+		}},
+		"a try of the same step": {good, func(in *Input) {
+			in.Subject.Removes, in.Subject.Replicas, in.Subject.Remedy, in.Subject.Step = 2, 10, "first", "scale"
+			in.Ledger.Reservations = []Reservation{{RunID: "r1", Scope: RemovedScope(in.Subject.Target), TargetKey: "first/scale", Weight: 2, Created: now.Add(-30 * time.Minute)}}
+		}},
+		"cooldown within a run":        {good, func(in *Input) { in.Subject.First = false; in.Ledger.Past = []Past{{Playbook: "pb", Ended: now}} }},
+		"cooldown of another playbook": {good, func(in *Input) { in.Ledger.Past = []Past{{Playbook: "other", Ended: now}} }},
 		"attempts out of the window": {good, func(in *Input) {
 			for range 5 {
 				in.Ledger.Past = append(in.Ledger.Past, Past{Playbook: "pb", Started: now.Add(-25 * time.Hour), Ended: now.Add(-25 * time.Hour)})

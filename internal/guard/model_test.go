@@ -233,7 +233,7 @@ func (m *model) ask(run *modelRun) {
 		run.due = m.now.Add(5 * time.Second)
 		return
 	}
-	sub := Subject{RunID: run.id, Playbook: run.playbook, Action: "act", Target: run.target, Disruptive: true, Mutating: true, Mode: run.mode, First: true,
+	sub := Subject{RunID: run.id, Playbook: run.playbook, Action: "act", Target: run.target, Disruptive: true, Mutating: true, Mode: run.mode, First: true, Untouched: true,
 		NeedsPod: !run.node(), SourceCluster: "c1", Limits: m.limits, FiringSince: run.created}
 	e := m.evidence(run)
 	l := m.ledger(run, e)

@@ -2,11 +2,13 @@ package kube
 
 import (
 	"context"
+	"encoding/json"
 	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -163,37 +165,75 @@ func (c *Client) revisions(ctx context.Context, workload *unstructured.Unstructu
 	return nil, nil, nil
 }
 
-func deploymentRevisions(current string, owner action.Ref, sets []appsv1.ReplicaSet) (*time.Time, *int64) {
-	var at *time.Time
-	var count int64
-	for i := range sets {
-		set := &sets[i]
-		if !ownedBy(set, owner) {
-			continue
-		}
-		count++
-		if current != "" && set.Annotations[revisionAnnotation] == current {
-			at = new(set.CreationTimestamp.Time)
-		}
-	}
-	return at, &count
+// RestartAnnotations are those by which people and programs restart a workload:
+// they make a revision of the same release.
+func RestartAnnotations() []string {
+	return []string{"kubectl.kubernetes.io/restartedAt", "alertmedic.io/restart"}
 }
 
-// controllerRevisions finds the current revision by its name, or for a
-// DaemonSet, which does not tell, by the highest number.
-func controllerRevisions(current string, owner action.Ref, revisions []appsv1.ControllerRevision) (*time.Time, *int64) {
-	var at *time.Time
-	var count, highest int64
-	for i := range revisions {
-		r := &revisions[i]
-		if !ownedBy(r, owner) {
-			continue
-		}
-		count++
-		if r.Name == current || current == "" && r.Revision > highest {
-			highest = r.Revision
-			at = new(r.CreationTimestamp.Time)
+// release is what a pod template is compared by.
+func release(t corev1.PodTemplateSpec) corev1.PodTemplateSpec {
+	out := *t.DeepCopy()
+	delete(out.Labels, appsv1.DefaultDeploymentUniqueLabelKey)
+	for _, mark := range RestartAnnotations() {
+		delete(out.Annotations, mark)
+	}
+	return out
+}
+
+// deploymentRevisions tells when the release of the current revision came: with
+// its first ReplicaSet, since a restart makes another one.
+func deploymentRevisions(current string, owner action.Ref, sets []appsv1.ReplicaSet) (*time.Time, *int64) {
+	sets = slices.DeleteFunc(sets, func(s appsv1.ReplicaSet) bool { return !ownedBy(&s, owner) })
+	count := int64(len(sets))
+	is := slices.IndexFunc(sets, func(s appsv1.ReplicaSet) bool { return current != "" && s.Annotations[revisionAnnotation] == current })
+	if is < 0 {
+		return nil, &count
+	}
+	at, runs := sets[is].CreationTimestamp.Time, release(sets[is].Spec.Template)
+	for _, s := range sets {
+		if s.CreationTimestamp.Time.Before(at) && equality.Semantic.DeepEqual(release(s.Spec.Template), runs) {
+			at = s.CreationTimestamp.Time
 		}
 	}
-	return at, &count
+	return &at, &count
+}
+
+// controllerRevisions is like deploymentRevisions. It finds the current revision
+// by its name, or for a DaemonSet, which does not tell, by the highest number.
+func controllerRevisions(current string, owner action.Ref, revisions []appsv1.ControllerRevision) (*time.Time, *int64) {
+	var runs *appsv1.ControllerRevision
+	var highest int64
+	revisions = slices.DeleteFunc(revisions, func(r appsv1.ControllerRevision) bool { return !ownedBy(&r, owner) })
+	count := int64(len(revisions))
+	for i := range revisions {
+		if r := &revisions[i]; r.Name == current || current == "" && r.Revision > highest {
+			highest, runs = r.Revision, r
+		}
+	}
+	if runs == nil {
+		return nil, &count
+	}
+	at := runs.CreationTimestamp.Time
+	template, ok := revisionTemplate(runs)
+	for i := range revisions {
+		other, readable := revisionTemplate(&revisions[i])
+		if created := revisions[i].CreationTimestamp.Time; ok && readable && created.Before(at) && equality.Semantic.DeepEqual(other, template) {
+			at = created
+		}
+	}
+	return &at, &count
+}
+
+// revisionTemplate reads the pod template that a ControllerRevision keeps.
+func revisionTemplate(r *appsv1.ControllerRevision) (corev1.PodTemplateSpec, bool) {
+	var kept struct {
+		Spec struct {
+			Template *corev1.PodTemplateSpec `json:"template"`
+		} `json:"spec"`
+	}
+	if err := json.Unmarshal(r.Data.Raw, &kept); err != nil || kept.Spec.Template == nil {
+		return corev1.PodTemplateSpec{}, false
+	}
+	return release(*kept.Spec.Template), true
 }

@@ -1,13 +1,17 @@
 package kube
 
 import (
+	"crypto/rand"
+	"encoding/json"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/alertmedic/alertmedic/internal/action"
@@ -78,17 +82,40 @@ func TestRevisions(t *testing.T) {
 			OwnerReferences: []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "Deployment", Name: "web", UID: types.UID(uid), Controller: new(true)}},
 		}
 	}
+	template := func(image string, annotations ...string) corev1.PodTemplateSpec {
+		out := corev1.PodTemplateSpec{Spec: corev1.PodSpec{Containers: []corev1.Container{{Image: image}}}}
+		out.Labels = map[string]string{appsv1.DefaultDeploymentUniqueLabelKey: rand.Text()}
+		for _, a := range annotations {
+			metav1.SetMetaDataAnnotation(&out.ObjectMeta, a, "now")
+		}
+		return out
+	}
+	replicas := func(m metav1.ObjectMeta, pod corev1.PodTemplateSpec) appsv1.ReplicaSet {
+		return appsv1.ReplicaSet{ObjectMeta: m, Spec: appsv1.ReplicaSetSpec{Template: pod}}
+	}
 	at, count := deploymentRevisions("2", owner, []appsv1.ReplicaSet{
-		{ObjectMeta: meta("a", "1", "d", time.Hour)}, {ObjectMeta: meta("b", "2", "d", time.Minute)}, {ObjectMeta: meta("c", "2", "other", 0)},
+		replicas(meta("a", "1", "d", time.Hour), template("v1")), replicas(meta("b", "2", "d", time.Minute), template("v2")), replicas(meta("c", "2", "other", 0), template("v2")),
 	})
 	require.Equal(t, new(testNow.Add(-time.Minute)), at)
 	require.Equal(t, new(int64(2)), count)
+	at, _ = deploymentRevisions("4", owner, []appsv1.ReplicaSet{
+		replicas(meta("a", "1", "d", 3*time.Hour), template("v1")), replicas(meta("b", "2", "d", 2*time.Hour), template("v2")),
+		replicas(meta("c", "3", "d", time.Hour), template("v2", RestartAnnotations()[0])), replicas(meta("d", "4", "d", 0), template("v2", RestartAnnotations()[1])),
+	})
+	require.Equal(t, new(testNow.Add(-2*time.Hour)), at, "a restart is no rollout")
 	at, _ = deploymentRevisions("", owner, []appsv1.ReplicaSet{{ObjectMeta: meta("a", "", "d", time.Hour)}})
 	require.Nil(t, at, "a deployment not yet rolled out has no current revision")
 
-	revisions := []appsv1.ControllerRevision{
-		{ObjectMeta: meta("a", "", "d", time.Hour), Revision: 3}, {ObjectMeta: meta("b", "", "d", time.Minute), Revision: 2},
+	kept := func(m metav1.ObjectMeta, number int64, pod corev1.PodTemplateSpec) appsv1.ControllerRevision {
+		raw, err := json.Marshal(map[string]any{"spec": map[string]any{"template": pod}})
+		require.NoError(t, err)
+		return appsv1.ControllerRevision{ObjectMeta: m, Revision: number, Data: runtime.RawExtension{Raw: raw}}
 	}
+	revisions := []appsv1.ControllerRevision{
+		kept(meta("a", "", "d", time.Hour), 3, template("v2")), kept(meta("b", "", "d", time.Minute), 2, template("v1")),
+	}
+	at, _ = controllerRevisions("c", owner, append(revisions, kept(meta("c", "", "d", 0), 4, template("v2", RestartAnnotations()[1]))))
+	require.Equal(t, new(testNow.Add(-time.Hour)), at, "a restart is no rollout")
 	at, _ = controllerRevisions("b", owner, revisions)
 	require.Equal(t, new(testNow.Add(-time.Minute)), at)
 	at, _ = controllerRevisions("", owner, revisions)

@@ -8,6 +8,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/alertmedic/alertmedic/internal/action"
@@ -15,7 +16,8 @@ import (
 )
 
 // podEvidence counts the pods of the workload at the top of the chain, as far as
-// it could be read; a pod that nothing controls is a workload of its own.
+// it could be read. A pod whose controller is not read counts with its siblings,
+// one that nothing controls is a workload of its own.
 func (g *gathering) podEvidence(ctx context.Context, owners chain, pod *unstructured.Unstructured) {
 	workload, ok := owners.find(action.KindWorkload)
 	if !ok {
@@ -26,12 +28,13 @@ func (g *gathering) podEvidence(ctx context.Context, owners chain, pod *unstruct
 			g.out.Errors = append(g.out.Errors, "counting the pods of "+g.r.Target.String()+": no workload of its own kind was found")
 			return
 		}
-		g.out.Pods = &guard.PodEvidence{Desired: 1}
-		if p, err := typed[corev1.Pod](pod); err != nil {
-			g.fail("reading the pod", err)
-		} else if !podAvailable(p) {
-			g.out.Pods.Unavailable = []string{guard.PodKey(g.r.Target.Cluster, p.Namespace, p.Name)}
+		siblings, err := g.siblings(ctx, pod)
+		if err != nil {
+			g.fail("counting the pods beside "+pod.GetName(), err)
+			return
 		}
+		// How many there should be only the controller knows.
+		g.out.Pods = countPods(g.r.Target.Cluster, len(siblings), siblings)
 		return
 	}
 	desired, err := desiredPods(workload.object)
@@ -45,6 +48,27 @@ func (g *gathering) podEvidence(ctx context.Context, owners chain, pod *unstruct
 		return
 	}
 	g.out.Pods = countPods(g.r.Target.Cluster, desired, pods)
+}
+
+// siblings are the pods of a pod's controller, itself included; a pod without one
+// is alone.
+func (g *gathering) siblings(ctx context.Context, pod *unstructured.Unstructured) ([]corev1.Pod, error) {
+	controller := metav1.GetControllerOfNoCopy(pod)
+	if controller == nil {
+		p, err := typed[corev1.Pod](pod)
+		if err != nil || ended(p) {
+			return nil, err
+		}
+		return []corev1.Pod{*p}, nil
+	}
+	pods, err := g.c.own.typed.CoreV1().Pods(pod.GetNamespace()).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(pods.Items, func(p corev1.Pod) bool {
+		other := metav1.GetControllerOfNoCopy(&p)
+		return ended(&p) || other == nil || other.UID != controller.UID
+	}), nil
 }
 
 // countPods tells which pods of a workload are not available. One that opted out

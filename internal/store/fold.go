@@ -171,7 +171,7 @@ func (f *folding) reopen(ctx context.Context, o *observed, ep *episode) error {
 		WHERE episode_id = $2 AND phase = 'done' AND (
 			(outcome = 'suppressed' AND reason = 'resolved') OR
 			(outcome = 'joined' AND EXISTS (SELECT 1 FROM runs r WHERE r.id = candidates.run_id
-				AND r.phase = 'done' AND r.outcome = 'suppressed' AND r.reason = 'resolved' AND r.intent_at = 0)))`, micros(f.now), ep.ID)
+				AND r.phase = 'done' AND r.outcome = 'suppressed' AND r.reason = 'resolved')))`, micros(f.now), ep.ID)
 	if err != nil {
 		return fmt.Errorf("queue the candidates again: %w", err)
 	}

@@ -32,8 +32,9 @@ func (s *Store) ledger(ctx context.Context, q querier, query guard.Query, now ti
 		FROM runs WHERE phase = 'active' AND intent_at > 0 AND wait <> 'approval' AND id <> $1 ORDER BY id`, query.RunID); err != nil {
 		return l, fmt.Errorf("read the active runs: %w", err)
 	}
+	// A run that was suppressed after an intent had all its calls refused.
 	if l.Past, err = collect(ctx, q, scanPast, `SELECT id, playbook, outcome, intent_at, ended_at FROM runs
-		WHERE attempt_key = $1 AND intent_at > 0 AND phase = 'done' AND ended_at >= $2 AND id <> $3 ORDER BY ended_at DESC, id DESC`,
+		WHERE attempt_key = $1 AND intent_at > 0 AND phase = 'done' AND outcome <> 'suppressed' AND ended_at >= $2 AND id <> $3 ORDER BY ended_at DESC, id DESC`,
 		query.AttemptKey, micros(query.PastSince), query.RunID); err != nil {
 		return l, fmt.Errorf("read the past attempts: %w", err)
 	}

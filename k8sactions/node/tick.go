@@ -125,7 +125,7 @@ func (d *drain) tick(ctx context.Context) (action.Result, error) {
 	}
 	pods, err := podsOn(ctx, d.s, d.c.Plan.Request.Target.Name)
 	if err != nil {
-		return action.Result{}, err
+		return action.Result{State: contract.Encode(d.state)}, err // it tells that the node is cordoned
 	}
 	d.rep = report{Node: d.c.Plan.Request.Target.Name, Ready: ready(d.node), Pods: d.state.Pods, Kept: d.before.Kept}
 	d.look(pods)

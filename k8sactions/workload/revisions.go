@@ -109,7 +109,8 @@ func fromControllerRevision(cr *unstructured.Unstructured) (int64, map[string]an
 
 // normal is a copy of a template without what its keeper has added: the hash
 // label of a ReplicaSet, the patch directive of a ControllerRevision, and the
-// empty timestamp that some API servers write.
+// empty timestamp that some API servers write. Nor has it the marks of restarts:
+// a restart makes a revision of its own, of the same release.
 func normal(template map[string]any) map[string]any {
 	out := runtime.DeepCopyJSON(template)
 	delete(out, "$patch")
@@ -119,6 +120,14 @@ func normal(template map[string]any) map[string]any {
 		}
 		if labels, ok := meta["labels"].(map[string]any); ok {
 			delete(labels, templateHashLabel)
+		}
+		if annotations, ok := meta["annotations"].(map[string]any); ok {
+			for _, mark := range kube.RestartAnnotations() {
+				delete(annotations, mark)
+			}
+			if len(annotations) == 0 {
+				delete(meta, "annotations")
+			}
 		}
 	}
 	return out

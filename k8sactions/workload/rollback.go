@@ -3,6 +3,8 @@ package workload
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,9 +16,9 @@ import (
 	"github.com/alertmedic/alertmedic/k8sactions/redact"
 )
 
-// AnnotationRolledBackFrom holds the hash of the template that alertmedic last
-// rolled back from. Without it a second rollback would go "back" to that very
-// template, which is the previous one by then.
+// AnnotationRolledBackFrom lists what alertmedic has rolled back from, the latest
+// last: the hash of each template and the number that its revision had, as
+// hash@number, with commas between them.
 const AnnotationRolledBackFrom = "alertmedic.io/rolled-back-from"
 
 // RollbackParams are the parameters of workload.rollback.
@@ -43,7 +45,7 @@ func (Rollback) Spec() action.Spec {
 		Name:    "workload.rollback",
 		Summary: "Restore the pod template of an earlier revision",
 		Description: `Restores the whole pod template, and nothing else, from the ReplicaSet of a Deployment or the ControllerRevision of a StatefulSet or DaemonSet. ` +
-			`By default it takes the newest revision that differs from what runs now, and never the one that alertmedic rolled back from last. ` +
+			`By default it takes the newest revision that differs from what runs now, and never one that alertmedic has rolled back from, unless it was deployed again since. ` +
 			`Done when the change is accepted; the verification tells whether it rolls out. A StatefulSet with OrderedReady pods may need the broken pod deleted as the next step. ` +
 			`Refuses paused Deployments, the OnDelete strategy, and a workload without an earlier, different revision. ` +
 			`Reverting restores the template from before if nobody has changed it since.`,
@@ -87,18 +89,47 @@ func choose(ref action.Ref, revisions []Revision, current, rolledBackFrom string
 	}
 	skipped := false
 	for _, r := range revisions {
-		switch r.hash {
-		case current:
-		case rolledBackFrom:
+		switch {
+		case r.hash == current:
+		case fledFrom(rolledBackFrom, r):
 			skipped = true
 		default:
 			return r, nil
 		}
 	}
 	if skipped {
-		return Revision{}, action.Errorf(action.ReasonRefused, "the only other revision of %s is the one that alertmedic rolled back from: somebody must fix it", ref)
+		return Revision{}, action.Errorf(action.ReasonRefused, "alertmedic has rolled back from every other revision of %s: somebody must fix it", ref)
 	}
 	return Revision{}, action.Errorf(action.ReasonRefused, "%s has no earlier revision that differs from what it runs", ref)
+}
+
+// maxMarks bounds how many revisions the annotation names.
+const maxMarks = 10
+
+// mark adds a revision to those that were rolled back from. Without its number it
+// counts whatever number it comes to have.
+func mark(marks, hash string, number int64) string {
+	if number > 0 {
+		hash += "@" + strconv.FormatInt(number, 10)
+	}
+	if marks == "" {
+		return hash
+	}
+	all := append(strings.Split(marks, ","), hash)
+	return strings.Join(all[max(0, len(all)-maxMarks):], ",")
+}
+
+// fledFrom reports whether alertmedic has rolled back from a revision. Deployed
+// again it has a higher number, and is as good as any.
+func fledFrom(marks string, r Revision) bool {
+	return slices.ContainsFunc(strings.Split(marks, ","), func(m string) bool {
+		hash, at, numbered := strings.Cut(m, "@")
+		if hash != r.hash {
+			return false
+		}
+		number, err := strconv.ParseInt(at, 10, 64)
+		return !numbered || err != nil || r.Number <= number
+	})
 }
 
 // Plan implements contract.Action.
@@ -193,7 +224,7 @@ func (Rollback) Apply(ctx context.Context, s contract.Session, c contract.Call) 
 		return action.Result{}, action.Errorf(action.ReasonDrift, "revision %d of %s is no longer kept by the cluster", b.ToRevision, ref)
 	}
 	_, err = live.Patch(ctx, s, c, ref, obj, live.Set(template, templatePath...),
-		live.Set(b.From, "metadata", "annotations", AnnotationRolledBackFrom))
+		live.Set(mark(b.Marker, b.From, b.FromRevision), "metadata", "annotations", AnnotationRolledBackFrom))
 	if err != nil {
 		return action.Result{}, err
 	}
