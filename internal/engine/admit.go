@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -92,20 +93,20 @@ func (w *work) query(s guard.Subject, e guard.Evidence) guard.Query {
 func (w *work) subject(s store.Step, spec action.Spec, plan action.Plan) guard.Subject {
 	src := w.e.Sources[w.run.Source]
 	r := &w.pb.Remedies[s.Remedy] // a revert's is not the one the run has come to
-	taken := len(s.State) > 0     // a call has got so far; one that was refused is made anew, and asked about anew
+	begun := len(s.State) > 0     // a call has got so far; one that was refused is made anew, and asked about anew
 	sub := guard.Subject{
 		RunID: w.run.ID, Playbook: w.run.Playbook, Remedy: s.RemedyName, Step: s.Name, Action: s.Action, Target: w.run.Target,
 		Disruptive: spec.Disruptive, Mutating: spec.Mutating && !plan.Noop,
 		Mode:     guard.Tightest(w.e.Mode, w.pb.Mode, r.Mode),
 		Approved: w.st.Approved != "" && w.st.Approved == w.st.PlanHash,
-		First:    !w.st.Mutated, Untouched: !w.st.Touched, NeedsPod: podAction(s.Action) && !taken, PodTaken: podAction(s.Action) && taken,
+		First:    !w.st.Mutated, Untouched: !w.st.Touched, NeedsPod: podAction(s.Action) && !begun, Begun: begun,
 		WritesSpec: spec.WritesSpec, Failover: spec.Failover,
 		Displaces: displaces(plan, w.run.Target), Removes: plan.Removes, Replicas: plan.Replicas, FiringSince: w.e.byStore(w.firingSince(), w.now),
 		SourceCluster: src.Cluster, AlertCluster: w.firstAlert().Labels["cluster"],
 		AllowedNamespaces: src.Namespaces, AllowedPlaybooks: src.Playbooks,
 		Limits: w.e.Limits(w.pb, r),
 	}
-	if sub.PodTaken {
+	if begun && podAction(s.Action) {
 		sub.Displaces = 0 // it has been displaced
 	}
 	if w.pb.Target.Namespace != nil && w.pb.Target.Namespace.Static() {
@@ -137,6 +138,18 @@ func displaced(plan action.Plan) []action.Ref {
 	return out
 }
 
+// changed are the objects besides the target that the plan changes and leaves in
+// being: the workloads behind a Service.
+func changed(plan action.Plan) []action.Ref {
+	var out []action.Ref
+	for _, c := range plan.Changes {
+		if c.Path != "" && c.Object.UID != plan.Request.Target.UID && !slices.Contains(out, c.Object) {
+			out = append(out, c.Object)
+		}
+	}
+	return out
+}
+
 // podAction tells the actions that act on the pod which the alert named, and
 // not on the target's controller.
 func podAction(name string) bool { return name == "pod.delete" || name == "pod.evict" }
@@ -156,7 +169,7 @@ func (w *work) gather(ctx context.Context, s guard.Subject, plan action.Plan) gu
 	request := kube.EvidenceRequest{
 		Target: s.Target, Protect: protect,
 		NeedNodes: s.Disruptive && s.Target.Kind == action.KindNode, NeedPods: s.Mutating && s.Disruptive && s.NeedsPod,
-		Displaces: s.Displaces, Displaced: displaced(plan), Deletes: s.Action == "pod.delete",
+		Displaces: s.Displaces, Displaced: displaced(plan), Deletes: s.Action == "pod.delete", Changed: changed(plan), Begun: s.Begun,
 		Controllers: w.e.Controllers,
 	}
 	var ev guard.Evidence

@@ -181,10 +181,11 @@ type Subject struct {
 	// FiringSince is when the oldest alert of the run began to fire.
 	FiringSince time.Time `json:"firingSince,omitzero"`
 
-	// NeedsPod says that the action acts on Target.Pod, and PodTaken that it has:
-	// it is only waited for the pod to be gone.
+	// NeedsPod says that the action acts on Target.Pod.
 	NeedsPod bool `json:"needsPod,omitempty"`
-	PodTaken bool `json:"podTaken,omitempty"`
+	// Begun says that a call of the step has been made and the step is not over:
+	// the pod is on its way, the drain goes on.
+	Begun bool `json:"begun,omitempty"`
 	// NamedNamespaces are those that the playbook's target names literally.
 	NamedNamespaces []string `json:"namedNamespaces,omitempty"`
 

@@ -212,7 +212,7 @@ func evidenceKnown(in Input) Decision {
 // sameTarget insists that the object is the one that was resolved.
 func sameTarget(in Input) Decision {
 	s, t := in.Subject, in.Evidence.Target
-	if s.Target.Kind == action.KindPod && s.PodTaken {
+	if s.Target.Kind == action.KindPod && s.Disruptive && s.Begun {
 		return admit() // that it goes, and another comes under its name, is what was asked for
 	}
 	if !t.Exists {

@@ -317,7 +317,7 @@ func TestWhatLiftsAnObjection(t *testing.T) {
 		// A cordon resolves the alert that asked for it: the drain must still come.
 		"resolved by our own first step": {goodNode, func(in *Input) { in.Evidence.Alert.State, in.Subject.Untouched = AlertResolved, false }},
 		"a pod that went because we took it": {good, func(in *Input) {
-			in.Subject.Target.Kind, in.Subject.NeedsPod, in.Subject.PodTaken = action.KindPod, false, true
+			in.Subject.Target.Kind, in.Subject.NeedsPod, in.Subject.Begun = action.KindPod, false, true
 			in.Evidence.Target.Exists = false
 		}},
 		"a try of the same step": {good, func(in *Input) {

@@ -48,6 +48,9 @@ func (g *gathering) capacityEvidence(ctx context.Context) {
 	if g.r.Target.Kind == action.KindNode {
 		q.Without = g.r.Target.Name
 	}
+	if g.r.Target.Kind == action.KindNode {
+		g.displaced(ctx, q.Pods)
+	}
 	if len(q.Pods) == 0 { // all are gone or on their way
 		g.out.Capacity = &guard.CapacityEvidence{}
 		return

@@ -10,13 +10,15 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/alertmedic/alertmedic/internal/action"
 	"github.com/alertmedic/alertmedic/internal/guard"
 )
 
 // SkipAnnotation opts an object out: on the target, its pod, an owner or its
-// namespace, with any value but "false".
+// namespace, and likewise for what else an action changes or takes away, with any
+// value but "false".
 const SkipAnnotation = "alertmedic.io/skip"
 
 func optedOut(annotations map[string]string) bool {
@@ -38,6 +40,12 @@ type EvidenceRequest struct {
 	Displaces int
 	Displaced []action.Ref
 	Deletes   bool
+	// Changed are the objects besides the target that the plan changes: their
+	// owners are asked as the target's is.
+	Changed []action.Ref
+	// Begun says that a step goes on: what the owners of its pods say was read as it
+	// began, and is not read again at each of its calls.
+	Begun bool
 	// Controllers are glob patterns of field managers that are no person; nil
 	// means Controllers().
 	Controllers []string
@@ -117,8 +125,81 @@ func (g *gathering) target(ctx context.Context) {
 		}
 	}
 	g.protection(ctx, object, pod, owners)
+	for _, ref := range g.r.Changed {
+		g.changed(ctx, ref)
+	}
 	if g.r.NeedPods {
 		g.podEvidence(ctx, owners, pod)
+	}
+}
+
+// changed looks at an object besides the target that the plan changes.
+func (g *gathering) changed(ctx context.Context, ref action.Ref) {
+	object, err := g.c.get(ctx, ref.Kind, ref.Namespace, ref.Name)
+	switch {
+	case apierrors.IsNotFound(err):
+		return // then it is not changed
+	case err != nil:
+		g.fail("reading "+ref.String(), err)
+		return
+	}
+	g.skipObject(object)
+	if ref.Namespace != g.r.Target.Namespace {
+		g.optedOutNamespace(ctx, ref.Namespace)
+	}
+	for _, o := range slices.Backward(g.controllers(ctx, object)) {
+		g.trust(o.object)
+	}
+}
+
+// displaced looks at the pods that a plan takes away beside the one that the alert
+// named: who opted one of them out, its workload or its namespace meant also this.
+func (g *gathering) displaced(ctx context.Context, pods []corev1.Pod) {
+	namespaces, controllers := map[string]bool{g.r.Target.Namespace: true}, map[types.UID]bool{}
+	for i := range pods {
+		p := &pods[i]
+		g.skip(string(action.KindPod), p.Namespace, p.Name, p.Annotations)
+		if !namespaces[p.Namespace] {
+			namespaces[p.Namespace] = true
+			g.optedOutNamespace(ctx, p.Namespace)
+		}
+		controller := metav1.GetControllerOfNoCopy(p)
+		if g.r.Begun || controller == nil || controllers[controller.UID] {
+			continue
+		}
+		controllers[controller.UID] = true
+		object := &unstructured.Unstructured{}
+		object.SetNamespace(p.Namespace)
+		object.SetName(p.Name)
+		object.SetOwnerReferences(p.OwnerReferences)
+		g.controllers(ctx, object)
+	}
+}
+
+// controllers reads an object's owners, and returns it with those that could be
+// read.
+func (g *gathering) controllers(ctx context.Context, object *unstructured.Unstructured) chain {
+	owners, err := g.c.walk(ctx, object)
+	if err != nil {
+		g.fail("reading the owners of "+refOf(object).String(), err)
+		return nil
+	}
+	owners = slices.DeleteFunc(owners, func(o owned) bool { return o.object == nil })
+	for _, o := range slices.Backward(owners[1:]) {
+		g.skipObject(o.object)
+	}
+	return owners
+}
+
+// optedOutNamespace looks at the namespace of another object than the target.
+func (g *gathering) optedOutNamespace(ctx context.Context, name string) {
+	namespace, err := g.c.own.typed.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err): // and so is what was in it
+	case err != nil:
+		g.fail("reading namespace "+name, err)
+	default:
+		g.skip("Namespace", "", name, namespace.Annotations)
 	}
 }
 

@@ -230,3 +230,84 @@ func TestWatchNodesLeaksNothing(t *testing.T) {
 	c.Close()
 	goleak.VerifyNone(t, before)
 }
+
+// Who opts out a workload behind a Service, or one whose pod a drain would evict,
+// means that as well as one that an alert names.
+func TestEvidenceOfWhatElseIsChanged(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.deployment(t, "web", 1)
+	other, pods := w.deployment(t, "other", 1)
+	pod := pods[0]
+	behind := EvidenceRequest{
+		Target:  w.target(t, action.KindWorkload, set{"deployment": "web"}),
+		Changed: []action.Ref{{Group: "apps", Kind: action.KindDeployment, Namespace: w.ns, Name: "other", UID: string(other.UID)}},
+	}
+	node, err := w.api.CoreV1().Nodes().Get(t.Context(), pod.Spec.NodeName, metav1.GetOptions{})
+	require.NoError(t, err)
+	ref := action.Ref{Kind: action.KindNode, Name: node.Name, UID: string(node.UID)}
+	drain := EvidenceRequest{
+		Target: action.Target{Cluster: "prod", Ref: ref, Top: ref}, Displaces: 1,
+		Displaced: []action.Ref{{Kind: action.KindPod, Namespace: w.ns, Name: pod.Name, UID: string(pod.UID)}},
+	}
+	begun := drain
+	begun.Begun = true
+	skips := func(r EvidenceRequest) string {
+		got := w.client.Evidence(t.Context(), r)
+		require.Empty(t, got.Errors)
+		return got.Target.Skip
+	}
+	require.Empty(t, skips(behind))
+	require.Empty(t, skips(drain))
+	for _, tc := range []struct {
+		kind            action.Kind
+		namespace, name string
+		want            string
+		asked           []EvidenceRequest
+	}{
+		{action.KindPod, w.ns, pod.Name, "Pod/" + w.ns + "/" + pod.Name, []EvidenceRequest{drain, begun}},
+		{"Namespace", "", w.ns, "Namespace/" + w.ns, []EvidenceRequest{drain, begun}},
+		{action.KindDeployment, w.ns, "other", "Deployment/" + w.ns + "/other", []EvidenceRequest{behind, drain}},
+	} {
+		w.skip(t, tc.kind, tc.namespace, tc.name, `"true"`)
+		for _, r := range tc.asked {
+			require.Equal(t, tc.want, skips(r))
+		}
+		if tc.kind == action.KindDeployment {
+			require.Empty(t, skips(begun), "owners are asked once a step")
+		}
+		w.skip(t, tc.kind, tc.namespace, tc.name, "null")
+	}
+
+	_, err = w.api.AppsV1().Deployments(w.ns).Patch(t.Context(), "other", types.StrategicMergePatchType, []byte(`{"spec":{"replicas":2}}`),
+		metav1.PatchOptions{FieldManager: "kubectl-edit"})
+	require.NoError(t, err)
+	got := w.client.Evidence(t.Context(), behind)
+	require.NotNil(t, got.Target.Touched, "a person has just changed what is behind the Service")
+	require.Equal(t, "kubectl-edit", got.Target.Touched.Manager)
+	behind.Changed[0].Name = "gone"
+	require.Empty(t, skips(behind), "what is not there is not changed")
+}
+
+// A pod of a controller that alertmedic cannot read counts with its siblings.
+func TestEvidenceOfPodsOfACustomController(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, pods := w.deployment(t, "lone", 1)
+	controller := metav1.OwnerReference{APIVersion: "apps.example.org/v1", Kind: "CloneSet", Name: "web", UID: "c10e", Controller: new(true)}
+	var made []*corev1.Pod
+	for _, name := range []string{"web-a", "web-b", "web-c"} {
+		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: w.ns, OwnerReferences: []metav1.OwnerReference{controller}}, Spec: *pods[0].Spec.DeepCopy()}
+		p.Spec.NodeName = ""
+		p.Spec.NodeSelector = map[string]string{"nowhere": "true"} // they stay pending
+		p, err := w.api.CoreV1().Pods(w.ns).Create(t.Context(), p, metav1.CreateOptions{})
+		require.NoError(t, err)
+		made = append(made, p)
+	}
+	pod := made[0]
+	ref := action.Ref{Kind: action.KindPod, Namespace: w.ns, Name: pod.Name, UID: string(pod.UID)}
+	got := w.client.Evidence(t.Context(), EvidenceRequest{Target: action.Target{Cluster: "prod", Ref: ref, Top: ref, Pod: &ref}, NeedPods: true})
+	require.Empty(t, got.Errors)
+	require.Equal(t, 3, got.Pods.Desired)
+	require.Len(t, got.Pods.Unavailable, 3)
+}

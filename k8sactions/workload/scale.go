@@ -210,6 +210,9 @@ func (Scale) Revert(ctx context.Context, s contract.Session, c contract.Call) (a
 		return done, nil
 	}
 	if err := refuseScale(ctx, s, ref, obj); err != nil {
+		if action.ReasonOf(err).Retryable() {
+			return action.Result{}, err
+		}
 		return action.Result{}, action.Errorf(action.ReasonRevertConflict, "%w", err)
 	}
 	if _, err := live.PatchBack(ctx, s, c, ref, obj, live.Set(b.Replicas, replicasPath...)); err != nil {
