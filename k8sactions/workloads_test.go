@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/alertmedic/alertmedic/internal/action"
+	"github.com/alertmedic/alertmedic/internal/kube"
 	"github.com/alertmedic/alertmedic/internal/testcluster"
 )
 
@@ -145,11 +146,40 @@ func TestRollbackNeverGoesBackToWhatItCameFrom(t *testing.T) {
 	require.Len(t, list.Items, 2, "the first ReplicaSet is used again, so the template is the very same")
 
 	// The revision before this one is now the broken one.
-	w.refused(t, deploymentTarget(d), "", action.ReasonRefused, "the only other revision of")
+	w.refused(t, deploymentTarget(d), "", action.ReasonRefused, "alertmedic has rolled back from every other revision of")
 	require.Contains(t, w.plan(t, deploymentTarget(d), `{"toRevision":2}`).Summary, "shop/web:broken", "a person may still name it")
 	w.refused(t, deploymentTarget(d), `{"toRevision":3}`, action.ReasonRefused, "revision 3 is what")
 	w.refused(t, deploymentTarget(d), `{"toRevision":9}`, action.ReasonRefused, "has no revision 9; it has 3, 2")
 	w.refused(t, deploymentTarget(d), `{"toRevision":-1}`, action.ReasonRefused, "revisions count from 1")
+}
+
+// A restart makes a revision, and it is no other release; and what is deployed
+// anew after a roll-back is as good as any.
+func TestARollbackIsToAnotherRelease(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "workload.rollback")
+	d := w.deployment(t, "web", 1)
+	target := deploymentTarget(d)
+	rolled := func() {
+		require.NoError(t, w.WaitDeployment(testContext(t), w.ns, "web", func(d *appsv1.Deployment) bool {
+			return d.Status.ObservedGeneration >= d.Generation && d.Status.UpdatedReplicas > 0
+		}))
+	}
+	w.setImage(t, "web", "shop/web:broken")
+	for _, by := range kube.RestartAnnotations() {
+		patchAs(t, w, "kubectl-rollout", "deployments", w.ns, "web", `{"spec":{"template":{"metadata":{"annotations":{"`+by+`":"now"}}}}}`)
+		rolled()
+	}
+	plan := w.plan(t, target, "")
+	require.Contains(t, plan.Summary, "back to revision 1 (shop/web:1), from shop/web:broken")
+	w.done(t, plan)
+	require.NoError(t, w.WaitDeploymentAvailable(testContext(t), w.ns, "web"))
+	require.Equal(t, "shop/web:1", w.getDeployment(t, "web").Spec.Template.Spec.Containers[0].Image)
+	w.refused(t, target, "", action.ReasonRefused, "alertmedic has rolled back from every other revision of")
+
+	w.setImage(t, "web", "shop/web:broken") // mended elsewhere
+	w.setImage(t, "web", "shop/web:worse")
+	require.Contains(t, w.plan(t, target, "").Summary, "(shop/web:broken), from shop/web:worse")
 }
 
 func TestStatefulSetsAndDaemonSetsRollBack(t *testing.T) {
