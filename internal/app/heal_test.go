@@ -259,6 +259,19 @@ func TestHealsACrashLoopingPod(t *testing.T) {
 	}
 }
 
+// The pod itself is the target: it goes, its successor is judged in its place.
+func TestHealsAPodThatIsTheTarget(t *testing.T) {
+	t.Parallel()
+	s := start(t, strings.Replace(fmt.Sprintf(crashPlaybook, "Auto"), "kind: Workload", "kind: Pod", 1))
+	sick := s.deploy(t, "web", 2)[0]
+	require.NoError(t, s.cluster.SetPodFault(t.Context(), s.ns, sick.Name, testcluster.PodCrashLoop))
+	entries := s.until(t, journal.RunEnded)
+	last := entries[len(entries)-1]
+	require.Equal(t, string(store.Healed), last.Outcome, "%s: %s", last.Message, kinds(entries))
+	require.Equal(t, sick.Name, last.Target.Name)
+	s.requireOneDelete(t, sick.Name)
+}
+
 // requireOneDelete reads from the API server's audit log that alertmedic deleted
 // this pod, once, and no other.
 func (s *service) requireOneDelete(t *testing.T, pod string) {
