@@ -328,7 +328,7 @@ func TestReceiverLosesNothing(t *testing.T) {
 var metrics = []string{"webhook_requests_total", "alerts_received_total", "alerts_rejected_total", "candidates_total", "runs",
 	"runs_started_total", "runs_ended_total", "actions_total", "action_duration_seconds", "guard_decisions_total", "verdicts_total",
 	"time_to_heal_seconds", "approvals_total", "notifications_total", "outbox_messages", "journal_sealed_seq",
-	"journal_unsealed_entries", "playbooks_loaded", "playbooks_last_reload_successful",
+	"journal_unsealed_entries", "store_up", "playbooks_loaded", "playbooks_last_reload_successful",
 	"playbooks_last_reload_success_timestamp_seconds", "playbooks_hash", "alert_state_reads_total", "build_info"}
 
 var (

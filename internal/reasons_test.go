@@ -13,6 +13,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/alertmedic/alertmedic/internal/journal"
+	"github.com/alertmedic/alertmedic/internal/store"
 )
 
 // The tables of operations.md that people look things up in at night have every
@@ -37,6 +40,25 @@ func TestOperationsExplainsEveryOutcomeReasonAndWait(t *testing.T) {
 
 	waits := slices.DeleteFunc(constants(t, "store", "Wait"), func(w string) bool { return w == "" })
 	require.ElementsMatch(t, waits, table(t, doc, "| `wait` |"), "waits")
+}
+
+// Whoever filters by a kind or an outcome is told when there is none of the name:
+// the lists have all that there are.
+func TestListsAreWhole(t *testing.T) {
+	t.Parallel()
+	var kinds, outcomes []string
+	for _, k := range journal.Kinds() {
+		kinds = append(kinds, string(k))
+	}
+	require.ElementsMatch(t, constants(t, "journal", "Kind"), kinds)
+	for _, o := range store.Outcomes() {
+		outcomes = append(outcomes, string(o))
+	}
+	data, err := os.ReadFile("api/runs.go")
+	require.NoError(t, err)
+	found := regexp.MustCompile(`query:"outcome" enum:"([^"]+)"`).FindSubmatch(data)
+	require.NotNil(t, found)
+	require.ElementsMatch(t, outcomes, strings.Split(string(found[1]), ","))
 }
 
 func unique(list []string) []string {

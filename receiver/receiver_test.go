@@ -174,7 +174,7 @@ func TestStatusCodes(t *testing.T) {
 		}
 	}
 	const stored = `{"error":"the alerts could not be stored, see the log of alertmedic; nothing was acknowledged, and Alertmanager sends it again"}`
-	const tooLarge = `{"error":"the body is larger than 16777216 bytes; set max_alerts on Alertmanager's webhook receiver or group by more labels"}`
+	const tooLarge = `{"error":"the body is larger than 16777216 bytes; add labels to Alertmanager's group_by, so that groups are smaller"}`
 	const authHint = `; set http_config.authorization.credentials_file in Alertmanager's webhook receiver"}`
 	for name, tc := range map[string]struct {
 		body    io.Reader

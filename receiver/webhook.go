@@ -130,7 +130,7 @@ func (r *Receiver) admit(w http.ResponseWriter, req *http.Request) (Source, *fai
 }
 
 func (r *Receiver) tooLarge() *failure {
-	return fail(http.StatusRequestEntityTooLarge, "the body is larger than %d bytes; set max_alerts on Alertmanager's webhook receiver or group by more labels", r.opts.Limits.MaxBody)
+	return fail(http.StatusRequestEntityTooLarge, "the body is larger than %d bytes; add labels to Alertmanager's group_by, so that groups are smaller", r.opts.Limits.MaxBody)
 }
 
 // take reads, decodes and stores one webhook.

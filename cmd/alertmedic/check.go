@@ -30,10 +30,10 @@ func (cl *cli) checkCommand() *cobra.Command {
 All problems are printed, each with file, line and column; the exit code is 3 when
 there is one. Without PATH the playbooks that the configuration names are checked.
 Without --cluster nothing is sent anywhere.`,
-		Example: `  alertmedic check playbooks/
+		Example: `  alertmedic check playbooks/library
   alertmedic check --config alertmedic.yaml --cluster
   alertmedic check --config alertmedic.yaml
-  alertmedic check -o json playbooks/ | jq -r '.problems[].message'`,
+  alertmedic check -o json playbooks/library | jq -r '.problems[].message'`,
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			if len(paths) == 0 && !cmd.Flags().Changed("config") {
 				return usagef("nothing to check: name a playbook file or directory, or the configuration with --config")

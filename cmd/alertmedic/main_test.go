@@ -140,6 +140,7 @@ func TestGolden(t *testing.T) {
 		"pause-list":       {"pause", "--list"},
 		"pause-why":        {"pause"},
 		"pause":            {"pause", "--namespace", "shop", "--why", "release"},
+		"pause-unloaded":   {"pause", "--playbook", "nosuch", "--why", "release"},
 		"pause-both":       {"pause", "--namespace", "shop", "--playbook", "a", "--why", "x"},
 		"resume-none":      {"resume"},
 		"approve-unasked":  {"approve", waiting},

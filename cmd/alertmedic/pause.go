@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/alertmedic/alertmedic/internal/api"
+	"github.com/alertmedic/alertmedic/internal/api/client"
 	"github.com/alertmedic/alertmedic/internal/guard"
 )
 
@@ -60,6 +63,9 @@ the pauses in force.`,
 			if err != nil {
 				return err
 			}
+			if playbook != "" {
+				cl.warnOfUnloaded(cmd.Context(), c, playbook)
+			}
 			return cl.printPauses(pauses, output)
 		},
 	}
@@ -69,6 +75,28 @@ the pauses in force.`,
 	cmd.Flags().BoolVar(&list, "list", false, "print the pauses in force and change nothing")
 	outputFlag(cmd, &output, "json")
 	return cmd
+}
+
+// warnOfUnloaded tells whoever paused a playbook that there is none of the name: it
+// may be misspelt, or be loaded later.
+func (cl *cli) warnOfUnloaded(ctx context.Context, c *client.Client, name string) {
+	list, err := c.Playbooks(ctx)
+	if err != nil {
+		fmt.Fprintf(cl.err, "warning: the pause is in force; whether playbook %q is loaded cannot be told: %s\n", name, clean(err.Error(), false))
+		return
+	}
+	var loaded []string
+	for _, p := range list.Items {
+		if p.Name == name {
+			return
+		}
+		loaded = append(loaded, p.Name)
+	}
+	others := "nor any other"
+	if len(loaded) > 0 {
+		others = "only " + clean(strings.Join(loaded, ", "), false)
+	}
+	fmt.Fprintf(cl.err, "warning: no playbook %q is loaded, %s: this pause holds nothing now; `alertmedic resume --playbook %s` lifts it\n", name, others, name)
 }
 
 func (cl *cli) resumeCommand() *cobra.Command {

@@ -23,7 +23,7 @@ right to act as exactly these accounts. A playbook that names its namespace, in
 target.namespace or by a matcher namespace = ..., gets a Role there, others a
 ClusterRole. Rights that are worth as much as wider ones are warned of on stderr.
 Nothing is sent anywhere: no cluster is needed.`,
-		Example: `  alertmedic rbac playbooks/ > rbac.yaml
+		Example: `  alertmedic rbac playbooks/library > rbac.yaml
   alertmedic rbac --config alertmedic.yaml | kubectl apply -f -
   alertmedic rbac -o json playbooks/ | jq '.warnings'`,
 		RunE: func(cmd *cobra.Command, paths []string) error {

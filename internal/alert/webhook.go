@@ -162,7 +162,7 @@ func (d *decoder) overflow() {
 	d.rejected = append(d.rejected, Rejected{
 		Index:  d.limits.MaxAlerts,
 		Reason: RejectTooManyAlerts,
-		Message: fmt.Sprintf("the webhook has %d alerts more than the %d that one may hold; they are picked up when the sender's state is read: group by more labels or set max_alerts",
+		Message: fmt.Sprintf("the webhook has %d alerts more than the %d that one may hold; they are picked up when the sender's state is read: add labels to Alertmanager's group_by, so that groups are smaller",
 			d.dropped, d.limits.MaxAlerts),
 	})
 }

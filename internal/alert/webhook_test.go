@@ -251,7 +251,7 @@ func TestDecodeCountsAlertsBeyondTheLimitAsTruncated(t *testing.T) {
 	require.Len(t, w.Alerts, 2)
 	require.EqualValues(t, 2, w.TruncatedAlerts)
 	require.Equal(t, []alert.Rejected{{Index: 2, Reason: alert.RejectTooManyAlerts,
-		Message: "the webhook has 2 alerts more than the 2 that one may hold; they are picked up when the sender's state is read: group by more labels or set max_alerts"}}, rejected)
+		Message: "the webhook has 2 alerts more than the 2 that one may hold; they are picked up when the sender's state is read: add labels to Alertmanager's group_by, so that groups are smaller"}}, rejected)
 }
 
 func TestCheckIsDecode(t *testing.T) {

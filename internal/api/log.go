@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -30,6 +32,19 @@ type logInput struct {
 	Until       time.Time `query:"until" doc:"Before."`
 	AfterSeq    int64     `query:"afterSeq" minimum:"0" doc:"Entries with a greater seq."`
 	Follow      bool      `query:"follow" doc:"Stream NDJSON, and go on with new entries until the reader leaves. An empty line is a heartbeat."`
+}
+
+// Resolve implements huma.Resolver: a kind that there is none of would find nothing,
+// and look like an answer.
+func (in *logInput) Resolve(huma.Context) []error {
+	if in.Kind == "" || slices.Contains(journal.Kinds(), journal.Kind(in.Kind)) {
+		return nil
+	}
+	var known []string
+	for _, k := range journal.Kinds() {
+		known = append(known, string(k))
+	}
+	return []error{&huma.ErrorDetail{Location: "query.kind", Value: in.Kind, Message: "no entry is of this kind; the kinds are " + strings.Join(known, ", ")}}
 }
 
 func (in *logInput) filter() store.LogFilter {

@@ -16,7 +16,7 @@ type runsInput struct {
 	PageInput
 	Phase     string    `query:"phase" enum:"queued,active,done"`
 	Wait      string    `query:"wait" enum:"approval,cooldown,guard,verify,retry,step,lock"`
-	Outcome   string    `query:"outcome"`
+	Outcome   string    `query:"outcome" enum:"healed,not-healed,escalated,suppressed,superseded,cancelled,expired,outcome-unknown,simulated"`
 	Reason    string    `query:"reason"`
 	Playbook  string    `query:"playbook"`
 	AlertName string    `query:"alertname"`

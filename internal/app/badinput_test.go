@@ -128,7 +128,7 @@ func TestBadBodiesAreRefusedAndCostNothing(t *testing.T) {
 		"truncated": {good[:len(good)/2], [2]string{}, exact(400, "the body ends before the JSON document does; check what lies between Alertmanager and here for cut bodies")},
 		"form":      {good, [2]string{"Content-Type", "application/x-www-form-urlencoded"}, exact(415, `Content-Type is "application/x-www-form-urlencoded"; send application/json`)},
 		// Expect keeps the body back until it is asked for, which it never is.
-		"17 MiB": {strings.Repeat("x", 17<<20), [2]string{"Expect", "100-continue"}, exact(413, "the body is larger than 16777216 bytes; set max_alerts on Alertmanager's webhook receiver or group by more labels")},
+		"17 MiB": {strings.Repeat("x", 17<<20), [2]string{"Expect", "100-continue"}, exact(413, "the body is larger than 16777216 bytes; add labels to Alertmanager's group_by, so that groups are smaller")},
 		"deep": {`{"version":"4","alerts":[],"groupLabels":` + strings.Repeat("[", 33) + strings.Repeat("]", 33) + `}`, [2]string{},
 			exact(400, `the field "groupLabels" nests deeper than 32 levels`)},
 		"nothing": {"", [2]string{}, exact(400, "the body ends before the JSON document does; check what lies between Alertmanager and here for cut bodies")},

@@ -89,8 +89,9 @@ type Endpoint struct {
 	// BearerTokenFile is read again at every request, so that it can rotate.
 	BearerTokenFile string `yaml:"bearerTokenFile"`
 	// CAFile holds the certificates to trust instead of the system's.
-	CAFile             string `yaml:"caFile"`
-	InsecureSkipVerify bool   `yaml:"insecureSkipVerify"`
+	CAFile string `yaml:"caFile"`
+	// InsecureSkipVerify trusts any certificate: for trying only.
+	InsecureSkipVerify bool `yaml:"insecureSkipVerify"`
 }
 
 // Auth says who may use the API. A token of a source authorises nothing here.
@@ -109,9 +110,11 @@ const (
 // Token is one static credential of the API.
 type Token struct {
 	// Name is who the log says acted. Required, unique.
-	Name      string   `yaml:"name"`
-	Roles     []string `yaml:"roles"`
-	TokenFile string   `yaml:"tokenFile"`
+	Name string `yaml:"name"`
+	// Roles are some of view, approve and admin; none includes another.
+	Roles []string `yaml:"roles"`
+	// TokenFile holds the bearer token. Required.
+	TokenFile string `yaml:"tokenFile"`
 }
 
 // TokenReview lets the cluster's own identities in, by group.

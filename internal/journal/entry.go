@@ -64,6 +64,21 @@ const (
 	RetentionApplied  Kind = "retention.applied"
 )
 
+// Kinds lists all kinds.
+func Kinds() []Kind {
+	return []Kind{
+		EpisodeOpened, EpisodeReopened, EpisodeClosed, AlertRejected, AlertUnmatched,
+		AlertOrphan, CandidateCreated, CandidateRequeued, CandidateEnded, RunCreated,
+		RunJoined, RunAttached, RunWaiting, RunPlanned, RunEnded,
+		RunTakenOver, GuardDecided, StepIntent, StepProgress, StepDone,
+		StepFailed, StepUnknown, StepObserved, StepLate, StepSimulated,
+		StepReverted, StepRevertFailed, VerifyStarted, VerifyVerdict, RemedyFailed,
+		ApprovalRequested, ApprovalDecided, ApprovalVoided, StormBegan, StormGoesOn,
+		StormEnded, PauseSet, PauseCleared, ConfigReloaded, ConfigRejected,
+		ServiceStarted, ServiceStopped, ServiceRestored, JournalPruned, RetentionApplied,
+	}
+}
+
 // Entry is one record of the remediation log. Fields that do not apply are
 // empty. Times are UTC with microseconds, the precision both databases keep.
 type Entry struct {

@@ -11,6 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/watchlist"
 
 	"github.com/alertmedic/alertmedic/internal/action"
 	"github.com/alertmedic/alertmedic/internal/testcluster"
@@ -229,6 +231,13 @@ func TestWatchNodesLeaksNothing(t *testing.T) {
 	require.NoError(t, c.WatchNodes(ctx))
 	c.Close()
 	goleak.VerifyNone(t, before)
+}
+
+// The interface by which client-go asks is of a method's name alone.
+func TestNodesAreListedBeforeTheyAreWatched(t *testing.T) {
+	t.Parallel()
+	require.True(t, watchlist.DoesClientNotSupportWatchListSemantics(listThenWatch{&cache.ListWatch{}}))
+	require.False(t, watchlist.DoesClientNotSupportWatchListSemantics(&cache.ListWatch{}))
 }
 
 // Who opts out a workload behind a Service, or one whose pod a drain would evict,

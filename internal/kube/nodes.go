@@ -142,16 +142,24 @@ func lastTurn(node *corev1.Node) time.Time {
 	return at
 }
 
+// listThenWatch has a reflector list before it watches. One that gets its list by
+// the watch waits up to a minute between two tries, whatever becomes of its
+// context: a process would not end while the API server is away.
+type listThenWatch struct{ *cache.ListWatch }
+
+// IsWatchListSemanticsUnSupported is asked by client-go's reflector.
+func (listThenWatch) IsWatchListSemanticsUnSupported() bool { return true }
+
 // WatchNodes observes the nodes until ctx ends, so that Evidence can tell since
 // when the number of unhealthy ones has not grown. The application runs it once.
 func (c *Client) WatchNodes(ctx context.Context) error {
 	api := c.own.typed.CoreV1().Nodes()
-	informer := cache.NewSharedIndexInformer(&cache.ListWatch{
+	informer := cache.NewSharedIndexInformer(listThenWatch{&cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return api.List(ctx, o) },
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			return api.Watch(ctx, o)
 		},
-	}, &corev1.Node{}, 0, cache.Indexers{})
+	}}, &corev1.Node{}, 0, cache.Indexers{})
 	// Images and managed fields are most of a node, and nobody reads them here.
 	if err := informer.SetTransform(func(object any) (any, error) {
 		if node, ok := object.(*corev1.Node); ok {
