@@ -111,7 +111,7 @@ func (e *Engine) resolution(ctx context.Context, c store.Candidate, now time.Tim
 	pb, err := e.playbook(ctx, c.PlaybookHash)
 	var broken *snapshotError
 	switch {
-	case errors.As(err, &broken), errors.Is(err, store.ErrNotFound):
+	case errors.As(err, &broken):
 		return ended(store.Failed, "playbook-broken", err.Error()), nil
 	case err != nil:
 		return store.Resolution{}, err
