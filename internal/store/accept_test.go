@@ -115,9 +115,9 @@ func TestUnmatchedAlertIsJournalledOnce(t *testing.T) {
 
 func TestReopeningQueuesAgainWhatWasSuppressedByTheResolution(t *testing.T) {
 	contract(t, func(t *testing.T, f *fixture) {
-		f.accept(t, firing("x", playbook("ended", 9), playbook("ran", 8), playbook("sent", 7), playbook("other-reason", 6)))
+		f.accept(t, firing("x", playbook("ended", 9), playbook("ran", 8), playbook("refused", 7), playbook("sent", 6), playbook("other-reason", 5)))
 		cands := f.candidates(t, 10)
-		require.Len(t, cands, 4)
+		require.Len(t, cands, 5)
 		for i, c := range cands {
 			if c.Playbook == "ended" || c.Playbook == "other-reason" {
 				reason := map[string]string{"ended": "resolved", "other-reason": "condition"}[c.Playbook]
@@ -130,10 +130,14 @@ func TestReopeningQueuesAgainWhatWasSuppressedByTheResolution(t *testing.T) {
 		runs, err := f.ClaimRuns(tctx, "w", time.Minute, 10)
 		require.NoError(t, err)
 		for _, r := range runs {
-			if r.Playbook == "sent" {
-				r = f.apply(t, intent(r, f.time(t)))
+			switch r.Playbook {
+			case "ran":
+				f.apply(t, end(r, store.Suppressed, "resolved"))
+			case "refused": // the API server refused all that it sent
+				f.apply(t, end(f.apply(t, intent(r, f.time(t))), store.Suppressed, "resolved"))
+			case "sent": // what may have changed something is never ended as suppressed
+				f.apply(t, end(f.apply(t, intent(r, f.time(t))), store.Escalated, "resolved"))
 			}
-			f.apply(t, end(r, store.Suppressed, "resolved"))
 		}
 		f.accept(t, resolved("x", time.Time{}))
 		require.Empty(t, f.candidates(t, 10))
@@ -145,7 +149,7 @@ func TestReopeningQueuesAgainWhatWasSuppressedByTheResolution(t *testing.T) {
 			require.Equal(t, time.Hour, c.ExpiresAt.Sub(c.CreatedAt))
 			require.Empty(t, c.RunID)
 		}
-		require.Equal(t, []string{"ended", "ran"}, names, "for these nothing was sent")
+		require.Equal(t, []string{"ended", "ran", "refused"}, names, "for these nothing was changed")
 	})
 }
 

@@ -162,6 +162,7 @@ func checkSnapshot(t *testing.T, to *fixture, backup []byte, acked []string) {
 		require.Zero(t, n, what)
 	}
 	require.Contains(t, to.kinds(t), journal.ServiceRestored)
+	require.NoError(t, to.Close()) // a server has connections for a few of them, not for each round
 }
 
 var errFull = errors.New("no space left on device")

@@ -162,7 +162,8 @@ func (f *folding) point(sig *signal) {
 }
 
 // reopen goes on with an episode that closed a moment ago. Candidates for which
-// nothing was sent because the alert had resolved are queued again.
+// nothing was done because the alert had resolved are queued again: a run that
+// changed something never ends as suppressed.
 func (f *folding) reopen(ctx context.Context, o *observed, ep *episode) error {
 	closed := ep.ClosedAt
 	f.set(ep, o, true, time.Time{})

@@ -123,6 +123,7 @@ func openSQLite(t require.TestingT, c cleaner) *fixture {
 func openPostgres(t require.TestingT, c cleaner) *fixture {
 	admin, err := sql.Open("pgx", server)
 	require.NoError(t, err)
+	admin.SetMaxIdleConns(0) // a test may make hundreds of databases
 	schema := "t_" + strings.ToLower(rand.Text())
 	_, err = admin.ExecContext(c.Context(), "CREATE SCHEMA "+schema)
 	require.NoError(t, err)
