@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
@@ -23,12 +24,20 @@ type ManagerOptions struct {
 
 	Logger     *slog.Logger          // nil: discards
 	Registerer prometheus.Registerer // nil: the metrics are registered nowhere
+	// BeforeSwap is called with a good set before it is put in force, never
+	// concurrently. Its error fails the reload, and the set before stays. The app
+	// stores the snapshots there, which everyone who meets the set rests on. nil:
+	// nothing is done.
+	BeforeSwap func(context.Context, *Set) error
 	// OnReload is called after every reload that changed something or failed,
 	// before Reload returns, never concurrently; the app journals it there.
 	OnReload func(Result)
 	// Debounce is how long Watch waits after the first change of a file, so
 	// that a writer of many files causes one reload; 0 means 250 ms.
 	Debounce time.Duration
+	// Retry is how long Watch waits until it tries again what failed for a
+	// reason outside the files: BeforeSwap, or the watching itself. 0 means 30 s.
+	Retry time.Duration
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -60,7 +69,8 @@ type Manager struct {
 
 	loaded, successful, successTime, hash prometheus.Gauge
 
-	watching func([]string) // told what is watched, for tests
+	watching   func([]string) // told what is watched, for tests
+	newWatcher func() (*fsnotify.Watcher, error)
 }
 
 // NewManager returns a manager that holds the empty set until its first Reload.
@@ -72,6 +82,11 @@ func NewManager(opts ManagerOptions) (*Manager, error) {
 		return nil, errors.New("playbook manager: Catalogue is missing")
 	case opts.Debounce < 0:
 		return nil, errors.New("playbook manager: Debounce is negative")
+	case opts.Retry < 0:
+		return nil, errors.New("playbook manager: Retry is negative")
+	}
+	if opts.Retry == 0 {
+		opts.Retry = 30 * time.Second
 	}
 	if opts.Debounce == 0 {
 		opts.Debounce = 250 * time.Millisecond
@@ -79,10 +94,13 @@ func NewManager(opts ManagerOptions) (*Manager, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
+	if opts.BeforeSwap == nil {
+		opts.BeforeSwap = func(context.Context, *Set) error { return nil }
+	}
 	if opts.OnReload == nil {
 		opts.OnReload = func(Result) {}
 	}
-	m := &Manager{opts: opts, logger: opts.Logger, watching: func([]string) {}}
+	m := &Manager{opts: opts, logger: opts.Logger, watching: func([]string) {}, newWatcher: fsnotify.NewWatcher}
 	if m.logger == nil {
 		m.logger = slog.New(slog.DiscardHandler)
 	}
@@ -123,31 +141,24 @@ func (m *Manager) Reload(ctx context.Context) (Result, error) {
 	set, problems := Load(m.opts.Paths, LoadOptions{Catalogue: m.opts.Catalogue, MaxFileSize: m.opts.MaxFileSize})
 	result := Result{At: m.opts.Now(), Hash: before.Hash(), PreviousHash: before.Hash(), Loaded: before.Len(), Problems: problems}
 	if err := problems.Err(); err != nil {
-		result.Err = fmt.Errorf("reload playbooks: %w", err)
 		errs := problems.Errors()
-		m.refused.Store(&errs)
-		m.successful.Set(0)
-		what := "playbooks not reloaded; those in force stay"
-		if before.Len() == 0 {
-			what = "playbooks not loaded"
-		}
-		m.logger.Error(what, "problems", len(errs),
-			"first", errs[0].String(), "playbooks", before.Len())
-		m.opts.OnReload(result)
-		return result, result.Err
+		return m.fail(result, errs, err, errs[0].String())
 	}
-	m.refused.Store(nil)
-	m.successful.Set(1)
-	m.successTime.Set(float64(result.At.UnixMilli()) / 1000)
 	if set.Hash() == before.Hash() {
+		m.succeed(result)
 		// The hash of the very first load may be that of the empty set.
 		m.hash.Set(hashMetric(set.Hash()))
 		m.logger.Debug("playbooks unchanged", "playbooks", set.Len())
 		return result, nil
 	}
+	if err := m.opts.BeforeSwap(ctx, set); err != nil {
+		refused := Problems{{Message: "the files are good, and cannot be put in force: " + err.Error()}}
+		return m.fail(result, refused, &notPutError{err}, refused[0].Message)
+	}
 	result.Changed, result.Hash, result.Loaded = true, set.Hash(), set.Len()
 	result.Added, result.Updated, result.Removed = difference(before, set)
 	m.current.Store(set)
+	m.succeed(result)
 	m.loaded.Set(float64(set.Len()))
 	m.hash.Set(hashMetric(set.Hash()))
 	m.logger.Info("playbooks reloaded", "playbooks", set.Len(), "added", len(result.Added), "updated", len(result.Updated),
@@ -157,6 +168,33 @@ func (m *Manager) Reload(ctx context.Context) (Result, error) {
 	}
 	m.opts.OnReload(result)
 	return result, nil
+}
+
+// notPutError says that a good set could not be put in force; the files are not
+// the reason, and the same may succeed in a while.
+type notPutError struct{ err error }
+
+func (e *notPutError) Error() string { return "put the playbooks in force: " + e.err.Error() }
+
+func (e *notPutError) Unwrap() error { return e.err }
+
+func (m *Manager) fail(result Result, refused Problems, err error, first string) (Result, error) {
+	result.Err = fmt.Errorf("reload playbooks: %w", err)
+	m.refused.Store(&refused)
+	m.successful.Set(0)
+	what := "playbooks not reloaded; those in force stay"
+	if result.Loaded == 0 {
+		what = "playbooks not loaded"
+	}
+	m.logger.Error(what, "problems", len(refused), "first", first, "playbooks", result.Loaded)
+	m.opts.OnReload(result)
+	return result, result.Err
+}
+
+func (m *Manager) succeed(result Result) {
+	m.refused.Store(nil)
+	m.successful.Set(1)
+	m.successTime.Set(float64(result.At.UnixMilli()) / 1000)
 }
 
 // difference names what is new, different and gone in after.

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
@@ -37,7 +38,7 @@ func setupManager(t *testing.T, paths ...string) managed {
 	t.Helper()
 	out := managed{registry: prometheus.NewPedanticRegistry(), results: make(chan Result, 100)}
 	m, err := NewManager(ManagerOptions{
-		Paths: paths, Catalogue: catalogue(), Registerer: out.registry, Debounce: time.Millisecond,
+		Paths: paths, Catalogue: catalogue(), Registerer: out.registry, Debounce: time.Millisecond, Retry: time.Millisecond,
 		OnReload: func(r Result) { out.results <- r }, Now: func() time.Time { return noon },
 	})
 	require.NoError(t, err)
@@ -51,6 +52,7 @@ func TestManagerOptionsNameWhatIsMissing(t *testing.T) {
 		"playbook manager: Paths is missing: name a file or a directory of playbooks": {Catalogue: catalogue()},
 		"playbook manager: Catalogue is missing":                                      {Paths: []string{"x"}},
 		"playbook manager: Debounce is negative":                                      {Paths: []string{"x"}, Catalogue: catalogue(), Debounce: -1},
+		"playbook manager: Retry is negative":                                         {Paths: []string{"x"}, Catalogue: catalogue(), Retry: -1},
 	} {
 		_, err := NewManager(opts)
 		require.EqualError(t, err, want)
@@ -147,11 +149,11 @@ func startWatch(t *testing.T, m managed) <-chan []string {
 	watched := make(chan []string, 100)
 	m.watching = func(dirs []string) { watched <- dirs }
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- m.Watch(ctx) }()
+	done := make(chan struct{})
+	go func() { m.Watch(ctx); close(done) }()
 	t.Cleanup(func() {
 		cancel()
-		require.NoError(t, <-done)
+		<-done
 	})
 	<-watched
 	return watched
@@ -302,4 +304,87 @@ func TestWatchPathThatAppearsLater(t *testing.T) {
 	m.await(func(r Result) bool { return r.Err != nil })
 	write(t, root+"/etc/playbooks/a.yaml", playbookYAML("a", "one"))
 	m.await(loadedOK("a"))
+}
+
+// Nobody meets a playbook that BeforeSwap has not had: what rests on it is there
+// first. Where it fails nothing changes, everybody is told, and watching tries
+// again although no file changes any more.
+func TestBeforeSwap(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, dir+"/a.yaml", playbookYAML("a", "one"))
+	m := setupManager(t, dir)
+	away := errors.New("the database is away")
+	var seen []string
+	m.opts.BeforeSwap = func(_ context.Context, set *Set) error {
+		seen = append(seen, set.Hash())
+		require.NotEqual(t, set.Hash(), m.Current().Hash())
+		return away
+	}
+	r, err := m.Reload(t.Context())
+	require.ErrorIs(t, err, away)
+	require.EqualError(t, err, "reload playbooks: put the playbooks in force: the database is away")
+	require.False(t, r.Changed)
+	require.Zero(t, m.Current().Len())
+	require.Equal(t, "the files are good, and cannot be put in force: the database is away", m.Refused()[0].Message)
+	require.Zero(t, testutil.ToFloat64(m.successful))
+	require.Equal(t, r, <-m.results)
+
+	back := make(chan struct{})
+	m.opts.BeforeSwap = func(context.Context, *Set) error {
+		select {
+		case <-back:
+			return nil
+		default:
+			return away
+		}
+	}
+	startWatch(t, m)
+	for range 3 {
+		require.ErrorIs(t, m.await(func(Result) bool { return true }).Err, away)
+	}
+	close(back)
+	m.await(loadedOK("a"))
+	require.Equal(t, 1, m.Current().Len())
+	require.Empty(t, m.Refused())
+	require.EqualValues(t, 1, testutil.ToFloat64(m.successful))
+	require.Len(t, seen, 1)
+}
+
+// On a node without watches left, the files are read again from time to time:
+// the process does not end, and a watcher is taken when there is one.
+func TestWatchWithoutWatches(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	m := setupManager(t, dir)
+	free := make(chan struct{})
+	m.newWatcher = func() (*fsnotify.Watcher, error) {
+		select {
+		case <-free:
+			return fsnotify.NewWatcher()
+		default:
+			return nil, errors.New("too many open files")
+		}
+	}
+	watched := make(chan []string, 1000)
+	m.watching = func(dirs []string) { watched <- dirs }
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { m.Watch(ctx); close(done) }()
+	write(t, dir+"/a.yaml", playbookYAML("a", "one"))
+	m.await(loadedOK("a"))
+	require.Empty(t, watched)
+	close(free)
+	require.Contains(t, <-watched, resolvedPath(t, dir))
+	write(t, dir+"/b.yaml", playbookYAML("b", "two"))
+	m.await(loadedOK("b"))
+	cancel()
+	<-done
+}
+
+func resolvedPath(t *testing.T, path string) string {
+	t.Helper()
+	out, err := filepath.EvalSymlinks(path)
+	require.NoError(t, err)
+	return out
 }

@@ -15,21 +15,42 @@ import (
 )
 
 // Watch reloads when a file of a playbook changes, until ctx is done; then it
-// returns nil. It watches directories and never files: editors and the mounts
-// of a ConfigMap replace what a name points to, and a watch on a file would
-// stay with the old one. Symbolic links on the way to a path are followed, so
-// that the swap of any of them is seen.
-func (m *Manager) Watch(ctx context.Context) error {
-	w, err := fsnotify.NewWatcher()
+// returns. It watches directories and never files: editors and the mounts of a
+// ConfigMap replace what a name points to, and a watch on a file would stay with
+// the old one. Symbolic links on the way to a path are followed, so that the
+// swap of any of them is seen. Where nothing can be watched (a node has few
+// watches, and others use them up), the files are read again from time to time.
+func (m *Manager) Watch(ctx context.Context) {
+	for {
+		err := m.watch(ctx)
+		if err == nil {
+			return // ctx is done
+		}
+		m.logger.Error("changes of the playbooks are not seen at once: the files are read again from time to time",
+			"err", err, "every", m.opts.Retry)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(m.opts.Retry):
+		}
+	}
+}
+
+// watch returns nil when ctx is done, and otherwise why it cannot watch. Before
+// either it has read the files at least once.
+func (m *Manager) watch(ctx context.Context) error {
+	w, err := m.newWatcher()
 	if err != nil {
+		m.reloadWatched(ctx)
 		return fmt.Errorf("watch playbooks: %w", err)
 	}
 	defer func() { _ = w.Close() }() // nothing is lost with it
-	if err := m.follow(w); err != nil {
-		return fmt.Errorf("watch playbooks: %w", err)
-	}
+	failed := m.follow(w)
 	// What changed between the last load and now has made no event.
-	m.reloadWatched(ctx)
+	retry := m.reloadWatched(ctx)
+	if failed != nil {
+		return fmt.Errorf("watch playbooks: %w", failed)
+	}
 	m.watching(w.WatchList())
 
 	// The delay counts from the first event and is not extended by the next
@@ -46,6 +67,7 @@ func (m *Manager) Watch(ctx context.Context) error {
 			if due == nil {
 				due = time.After(m.opts.Debounce)
 			}
+			continue
 		case err, ok := <-w.Errors:
 			if !ok {
 				return errors.New("watch playbooks: the watcher was closed")
@@ -55,22 +77,31 @@ func (m *Manager) Watch(ctx context.Context) error {
 			if due == nil {
 				due = time.After(m.opts.Debounce)
 			}
+			continue
 		case <-due:
-			due = nil
-			// First the new directories, then the files: what changes in between
-			// makes an event.
-			if err := m.follow(w); err != nil {
-				m.logger.Error("a change of the playbooks may be missed", "err", err)
-			}
-			m.reloadWatched(ctx)
-			m.watching(w.WatchList())
+		case <-retry:
 		}
+		due = nil
+		// First the new directories, then the files: what changes in between
+		// makes an event.
+		failed := m.follow(w)
+		retry = m.reloadWatched(ctx)
+		if failed != nil {
+			return fmt.Errorf("watch playbooks: %w", failed)
+		}
+		m.watching(w.WatchList())
 	}
 }
 
-func (m *Manager) reloadWatched(ctx context.Context) {
-	// Reload has logged and reported a failure; the next change tries again.
-	_, _ = m.Reload(ctx)
+// reloadWatched reloads. Reload has logged and reported a failure: the next
+// change of a file tries again, and where the files are not the reason, the
+// channel that it returns does.
+func (m *Manager) reloadWatched(ctx context.Context) (retry <-chan time.Time) {
+	_, err := m.Reload(ctx)
+	if _, outside := errors.AsType[*notPutError](err); outside {
+		return time.After(m.opts.Retry)
+	}
+	return nil
 }
 
 // follow makes w watch the directories that matter now, and no others. It

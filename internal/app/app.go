@@ -190,7 +190,7 @@ func (a *app) open(ctx context.Context, o Options, cleanups *[]func() error) err
 		return err
 	}
 	a.playbooks, err = playbooks.NewManager(playbooks.ManagerOptions{Paths: a.cfg.Playbooks.Paths, Catalogue: a.actions, Logger: a.log,
-		Registerer: a.registry, OnReload: a.reloaded})
+		Registerer: a.registry, BeforeSwap: a.beforeSwap, OnReload: a.reloaded})
 	if err != nil {
 		return fmt.Errorf("load the playbooks: %w", err)
 	}
@@ -260,7 +260,7 @@ func endpoints(in []config.Endpoint) []promapi.Endpoint {
 
 // start makes the parts that rest on the others.
 func (a *app) start(ctx context.Context, pace Pace) error {
-	if err := a.snapshotPlaybooks(ctx); err != nil {
+	if err := a.snapshotPlaybooks(ctx, a.playbooks.Current()); err != nil {
 		return err
 	}
 	sources := map[string]engine.Source{}
@@ -311,8 +311,8 @@ func (a *app) journal(ctx context.Context, en journal.Entry) error {
 
 // snapshotPlaybooks stores what is loaded, so that a run can be carried on with
 // the playbook that it began with.
-func (a *app) snapshotPlaybooks(ctx context.Context) error {
-	for _, pb := range a.playbooks.Current().All() {
+func (a *app) snapshotPlaybooks(ctx context.Context, set *playbooks.Set) error {
+	for _, pb := range set.All() {
 		if err := a.store.PutPlaybook(ctx, pb.Hash, pb.Doc); err != nil {
 			return fmt.Errorf("store the snapshot of playbook %s: %w", pb.Name, err)
 		}
@@ -343,7 +343,7 @@ func (a *app) run(ctx context.Context, reload <-chan struct{}) error {
 		return nil
 	})
 	if a.cfg.Playbooks.Watch {
-		g.Go(func() error { return a.playbooks.Watch(ctx) })
+		g.Go(func() error { a.playbooks.Watch(ctx); return nil })
 	}
 	g.Go(func() error {
 		for {

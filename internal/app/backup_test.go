@@ -151,7 +151,7 @@ func TestRetentionLooksAsFarBackAsThePlaybooks(t *testing.T) {
 
 	m, err := newRetentionMetrics(a.registry)
 	require.NoError(t, err)
-	require.NoError(t, a.snapshotPlaybooks(t.Context()))
+	require.NoError(t, a.snapshotPlaybooks(t.Context(), a.playbooks.Current()))
 	require.NoError(t, a.prune(t.Context(), m))
 	a.cfg.Store.Retention.Runs = 0
 	require.Equal(t, store.Retention{}, a.retentionOf(), "for ever")

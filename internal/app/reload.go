@@ -20,9 +20,18 @@ func (a *app) Reload(ctx context.Context) (playbooks.Result, error) {
 	return res, err
 }
 
+// beforeSwap stores the snapshots of playbooks before anyone can meet them, so
+// that no candidate or run of theirs is without. The set at start is stored when
+// the database is open.
+func (a *app) beforeSwap(ctx context.Context, set *playbooks.Set) error {
+	if a.engine == nil {
+		return nil
+	}
+	return a.snapshotPlaybooks(ctx, set)
+}
+
 // reloaded journals a reload by whatever caused it: the signal, the endpoint or
-// a changed file. The snapshots are stored before the set is used by anyone: the
-// manager calls this before it swaps.
+// a changed file.
 func (a *app) reloaded(res playbooks.Result) {
 	if a.engine == nil {
 		return // the load at start; a failure there ends the process
@@ -37,9 +46,6 @@ func (a *app) reloaded(res playbooks.Result) {
 			return
 		}
 		en.Message = fmt.Sprintf("%d playbooks", a.playbooks.Current().Len())
-		if err := a.snapshotPlaybooks(ctx); err != nil {
-			a.log.Error("store the snapshots of the playbooks; candidates of new ones are refused until it succeeds", "err", err)
-		}
 		a.rights.again()
 	}
 	if err := a.journal(ctx, en); err != nil {

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/alertmedic/alertmedic/internal/api"
 	"github.com/alertmedic/alertmedic/internal/api/client"
+	"github.com/alertmedic/alertmedic/internal/engine"
 	"github.com/alertmedic/alertmedic/internal/journal"
 	"github.com/alertmedic/alertmedic/internal/store"
 )
@@ -94,6 +96,37 @@ func TestFailedReloadLeavesEverythingAsItWas(t *testing.T) {
 	require.Less(t, status, 300, answer)
 	require.Equal(t, before, get(t, url+"/api/v1/playbooks"))
 	require.NotContains(t, get(t, url+"/-/ready"), "playbook.yaml:4:")
+}
+
+// A playbook that was changed is in force only once its snapshot is stored: a
+// run of it that another replica carries on needs that.
+func TestPlaybooksAreStoredBeforeTheyAreInForce(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	a := openParts(t, bare(t, dir, fmt.Sprintf(crashPlaybook, "Auto")))
+	var err error
+	a.rights, err = newRights(a.registry)
+	require.NoError(t, err)
+	a.engine = &engine.Engine{} // as when it serves
+	before := a.playbooks.Current()
+	write := func(mode string) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "playbook.yaml"), []byte(fmt.Sprintf(crashPlaybook, mode)), 0o600))
+	}
+
+	write("Observe")
+	_, err = a.playbooks.Reload(t.Context())
+	require.NoError(t, err)
+	now := a.playbooks.Current()
+	require.NotEqual(t, before.Hash(), now.Hash())
+	doc, err := a.store.GetPlaybook(t.Context(), now.All()[0].Hash)
+	require.NoError(t, err)
+	require.Equal(t, now.All()[0].Doc, doc)
+
+	require.NoError(t, a.store.Close())
+	write("Auto")
+	_, err = a.playbooks.Reload(t.Context())
+	require.ErrorContains(t, err, "store the snapshot of playbook crash")
+	require.Equal(t, now, a.playbooks.Current())
 }
 
 // With the cluster, Alertmanager and Prometheus away, a webhook is accepted and

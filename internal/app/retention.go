@@ -98,7 +98,7 @@ func (a *app) keepPlaybooks(ctx context.Context) error {
 		return fmt.Errorf("keep the snapshots of the playbooks: %w", err)
 	}
 	if n < len(hashes) {
-		return a.snapshotPlaybooks(ctx)
+		return a.snapshotPlaybooks(ctx, a.playbooks.Current())
 	}
 	return nil
 }

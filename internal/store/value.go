@@ -8,19 +8,17 @@ import (
 )
 
 // PutPlaybook keeps the snapshot of a playbook under its hash, which runs refer
-// to. Putting it again changes nothing; another document under the same hash is
-// refused with ErrInvalid.
+// to. Putting it again says that it is in use: Prune keeps it for as long as a
+// new one. Another document under the same hash is refused with ErrInvalid.
 func (s *Store) PutPlaybook(ctx context.Context, hash string, doc []byte) error {
 	if hash == "" {
 		return s.wrap("keep the playbook", fmt.Errorf("%w: the hash is empty", ErrInvalid))
 	}
 	return s.inTx(ctx, "keep the playbook", func(t *txn) error {
-		n, err := t.affected(ctx, "INSERT INTO playbooks (hash, doc, created_at) VALUES ($1, $2, $3) ON CONFLICT (hash) DO NOTHING", hash, string(doc), micros(t.now))
-		if err != nil || n == 1 {
-			return err
-		}
 		var have string
-		if err := t.QueryRowContext(ctx, "SELECT doc FROM playbooks WHERE hash = $1", hash).Scan(&have); err != nil {
+		err := t.QueryRowContext(ctx, `INSERT INTO playbooks (hash, doc, created_at) VALUES ($1, $2, $3)
+			ON CONFLICT (hash) DO UPDATE SET created_at = excluded.created_at RETURNING doc`, hash, string(doc), micros(t.now)).Scan(&have)
+		if err != nil {
 			return err
 		}
 		if have != string(doc) {
