@@ -120,7 +120,7 @@ func TestPlaybooksAreStoredBeforeTheyAreInForce(t *testing.T) {
 	require.NotEqual(t, before.Hash(), now.Hash())
 	doc, err := a.store.GetPlaybook(t.Context(), now.All()[0].Hash)
 	require.NoError(t, err)
-	require.Equal(t, now.All()[0].Doc, doc)
+	require.JSONEq(t, string(now.All()[0].Doc), string(doc))
 
 	require.NoError(t, a.store.Close())
 	write("Auto")
