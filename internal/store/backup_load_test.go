@@ -103,7 +103,7 @@ func (l *load) acknowledged() []string {
 func TestBackupsUnderLoadAreConsistent(t *testing.T) {
 	rounds := 3
 	if soak {
-		rounds = 100
+		rounds = 30
 	}
 	contract(t, func(t *testing.T, f *fixture) {
 		l := startLoad(t, f)
