@@ -18,7 +18,9 @@ type metrics struct {
 	received *prometheus.CounterVec
 	rejected *prometheus.CounterVec
 	adjusted *prometheus.CounterVec
-	inFlight prometheus.GaugeFunc
+	// strangers counts webhooks of receivers that their source does not name.
+	strangers *prometheus.CounterVec
+	inFlight  prometheus.GaugeFunc
 }
 
 func newMetrics(sources map[string]Source, held *budget) *metrics {
@@ -39,12 +41,16 @@ func newMetrics(sources map[string]Source, held *budget) *metrics {
 		adjusted: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "alertmedic_alerts_adjusted_total", Help: "Accepted alerts that were brought within the limits, by source and reason.",
 		}, []string{"source", "reason"}),
+		strangers: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "alertmedic_webhook_unknown_receivers_total", Help: "Webhooks of Alertmanager receivers that are not in receivers of their source, by source.",
+		}, []string{"source"}),
 		inFlight: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "alertmedic_webhook_inflight_bytes", Help: "Bytes that webhook requests hold, a fixed overhead for each included.",
 		}, func() float64 { return float64(held.held.Load()) }),
 	}
 	// A series that appears with its first increment hides that increment from rate().
 	for name := range sources {
+		m.strangers.WithLabelValues(name)
 		for _, code := range []string{"200", "400", "413", "415", "503"} {
 			m.requests.WithLabelValues(name, code)
 		}
@@ -65,7 +71,7 @@ func newMetrics(sources map[string]Source, held *budget) *metrics {
 }
 
 func (m *metrics) register(reg prometheus.Registerer) error {
-	for _, c := range []prometheus.Collector{m.requests, m.duration, m.received, m.rejected, m.adjusted, m.inFlight} {
+	for _, c := range []prometheus.Collector{m.requests, m.duration, m.received, m.rejected, m.adjusted, m.strangers, m.inFlight} {
 		if err := reg.Register(c); err != nil {
 			return fmt.Errorf("register the receiver's metrics: %w", err)
 		}

@@ -45,6 +45,10 @@ type Source struct {
 	// Cluster is what the alerts of the source are about: one whose cluster label
 	// says otherwise is rejected.
 	Cluster string
+	// Receivers are the names that Alertmanager's receivers have which lead here,
+	// empty for any. Alerts of others are taken in as well, with a warning: what
+	// of them is missed cannot be read back from Alertmanager.
+	Receivers []string
 	// Namespaces and Playbooks are what alerts of the source may touch and start,
 	// empty for all. They are not looked at here: the guards deny, with a reason
 	// in the log.

@@ -6,7 +6,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -355,6 +357,29 @@ func TestTruncationIsToldAfterTheCommit(t *testing.T) {
 	code, _ = failing.do(request(bytes.NewReader(payload(t, "truncated"))))
 	require.Equal(t, 503, code)
 	require.Empty(t, failing.truncated)
+}
+
+// Alertmanager is asked for the alerts of the receivers that a source names:
+// whoever routes another one here is told, and loses nothing.
+func TestAReceiverThatTheSourceDoesNotNameIsToldOf(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]float64{"alertmedic": 0, "pager/team-a": 0, "pager.team-a": 1, "": 1} {
+		var log bytes.Buffer
+		f := setup(t, func(o *receiver.Options) {
+			o.Sources["main"] = receiver.Source{Name: "main", Cluster: "prod", Receivers: []string{"alertmedic", "pager/team-a"}}
+			o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		})
+		raw := bytes.Replace(body(t, map[string]string{"alertname": "X"}), []byte("{"), []byte(`{"receiver": "`+name+`",`), 1)
+		code, answer := f.do(request(bytes.NewReader(raw)))
+		require.Equal(t, 200, code, answer)
+		require.Len(t, f.accepter.batches, 1)
+		require.Equal(t, want == 1, strings.Contains(log.String(), "add its name to receivers of the source"), log.String())
+		require.NoError(t, testutil.GatherAndCompare(f.registry, strings.NewReader(fmt.Sprintf(`
+# HELP alertmedic_webhook_unknown_receivers_total Webhooks of Alertmanager receivers that are not in receivers of their source, by source.
+# TYPE alertmedic_webhook_unknown_receivers_total counter
+alertmedic_webhook_unknown_receivers_total{source="main"} %v
+`, want)), "alertmedic_webhook_unknown_receivers_total"))
+	}
 }
 
 // The answer waits for the commit, and the commit does not end with the request.

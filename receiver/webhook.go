@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"time"
 
@@ -213,6 +214,11 @@ func (r *Receiver) committed(src Source, webhook alert.Webhook, rejected []alert
 	for _, note := range webhook.Notes {
 		r.opts.Logger.Info("alert adjusted", "source", src.Name, "group", webhook.GroupKey, "index", note.Index,
 			"reason", string(note.Reason), "message", note.Message)
+	}
+	if len(src.Receivers) > 0 && !slices.Contains(src.Receivers, webhook.Receiver) {
+		r.metrics.strangers.WithLabelValues(src.Name).Inc()
+		r.opts.Logger.Warn("the webhook is of a receiver that the source does not name: its alerts are taken in, but those of a webhook that is missed or cut are not read back; "+
+			"add its name to receivers of the source", "source", src.Name, "receiver", webhook.Receiver, "receivers", src.Receivers)
 	}
 	if webhook.TruncatedAlerts > 0 {
 		r.opts.Logger.Info("alerts left out of a webhook: their state will be read", "source", src.Name,

@@ -98,10 +98,10 @@ func checkAlert(raw []byte, index int, now time.Time, limits Limits) (Alert, []N
 	if bytes.Equal(bytes.TrimSpace(raw), []byte("null")) {
 		return reject(RejectMalformed, "the alert is null")
 	}
+	a.StartsAt, a.EndsAt = stamp(a.StartsAt), stamp(a.EndsAt)
 	if reason, message := checkIdentity(a, limits); reason != "" {
 		return reject(reason, "%s", message)
 	}
-	a.StartsAt, a.EndsAt = stamp(a.StartsAt), stamp(a.EndsAt)
 	notes := adjust(&a, index, now, limits)
 	return a, notes, nil
 }
@@ -211,13 +211,22 @@ func cut(s string, most int) string {
 	return strings.ToValidUTF8(s, "")
 }
 
+// latest is the last time that JSON can tell.
+var latest = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+
 // stamp brings a time to UTC and to microseconds, the precision that both
-// databases keep.
+// databases keep. In UTC a time of the year 1 or 9999 may lie outside of what
+// can be written as JSON, which would fail all alerts that came with it: before
+// that is no time, after it the last one.
 func stamp(t time.Time) time.Time {
-	if t.IsZero() {
+	t = t.UTC()
+	switch {
+	case t.Year() < 1 || t.IsZero():
 		return time.Time{}
+	case t.After(latest):
+		return latest
 	}
-	return t.UTC().Truncate(time.Microsecond)
+	return t.Truncate(time.Microsecond)
 }
 
 func excerpt(raw []byte) string {

@@ -196,6 +196,7 @@ func TestDecodeRejectsABadAlertAlone(t *testing.T) {
 		"no print":    {good(without("fingerprint")), alert.RejectFingerprint, `fingerprint is "", want 16 lower-case hexadecimal digits`},
 		"bad print":   {good(field("fingerprint", "XYZ")), alert.RejectFingerprint, `fingerprint is "XYZ", want 16 lower-case hexadecimal digits`},
 		"other print": {good(field("fingerprint", "0123456789abcdef")), alert.RejectMismatch, "fingerprint is 0123456789abcdef, but that of the labels is " + good()["fingerprint"].(string) + "; something changed the payload on its way"},
+		"before all":  {good(field("startsAt", "0001-01-01T00:00:00+05:00")), alert.RejectNoStart, "the alert has no startsAt"},
 		"no start":    {good(without("startsAt")), alert.RejectNoStart, "the alert has no startsAt"},
 		"deep":        {good(field("extra", json.RawMessage(strings.Repeat("[", 32)+strings.Repeat("]", 32)))), alert.RejectTooDeep, "the alert nests deeper than 32 levels; Alertmanager sends two"},
 	} {
@@ -212,6 +213,26 @@ func TestDecodeRejectsABadAlertAlone(t *testing.T) {
 			require.Contains(t, alert.RejectReasons(), rejected[0].Reason)
 		})
 	}
+}
+
+// In UTC a time may lie outside of what JSON can tell: what is kept can always
+// be written.
+func TestDecodeKeepsTimesThatCanBeWritten(t *testing.T) {
+	t.Parallel()
+	w, rejected := decode(t, envelope(t,
+		good(field("startsAt", "9999-12-31T23:59:59-05:00"), field("endsAt", "9999-12-31T23:59:59-05:00")),
+		good(field("endsAt", "0000-01-01T00:00:00+05:00"))))
+	require.Empty(t, rejected)
+	require.Equal(t, now, w.Alerts[0].StartsAt)
+	require.Equal(t, 9999, w.Alerts[0].EndsAt.Year())
+	require.True(t, w.Alerts[1].EndsAt.IsZero())
+	for _, a := range w.Alerts {
+		_, err := json.Marshal(a)
+		require.NoError(t, err)
+	}
+	_, failed := alert.Check(alert.Alert{Status: alert.Firing, EndsAt: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)}, now, alert.Limits{})
+	require.NotNil(t, failed)
+	require.Equal(t, alert.RejectMalformed, failed.Reason)
 }
 
 func TestDecodeRejectsInvalidUTF8Alone(t *testing.T) {

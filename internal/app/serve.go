@@ -93,7 +93,8 @@ func (a *app) trimOnce(ctx context.Context) {
 func (a *app) newReceiver(limits receiver.Limits) (*receiver.Receiver, error) {
 	sources := map[string]receiver.Source{}
 	for _, s := range a.cfg.Sources {
-		sources[s.Name] = receiver.Source{Name: s.Name, Cluster: cmp.Or(s.Cluster, a.cfg.Cluster), Namespaces: s.Namespaces, Playbooks: s.Playbooks}
+		sources[s.Name] = receiver.Source{Name: s.Name, Cluster: cmp.Or(s.Cluster, a.cfg.Cluster), Receivers: s.Receivers,
+			Namespaces: s.Namespaces, Playbooks: s.Playbooks}
 	}
 	return receiver.New(receiver.Options{Accepter: a.store, Authenticator: a.auth, Current: func() receiver.Matcher { return a.playbooks.Current() },
 		Sources: sources, ExpireAfter: a.cfg.ExpireAfterFor, OnTruncated: func(string) { a.engine.TriggerResync() },

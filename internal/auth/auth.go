@@ -108,6 +108,7 @@ func (a *Authenticator) Authenticated() bool {
 
 // Sender tells who sends a webhook, by the tokens from files alone: nothing on
 // the way of an alert may depend on the API server, which may be what is broken.
+// A credential that is in none of them makes it read the files again.
 func (a *Authenticator) Sender(r *http.Request) (Identity, error) {
 	credential, err := bearer(r)
 	switch {
@@ -118,6 +119,15 @@ func (a *Authenticator) Sender(r *http.Request) (Identity, error) {
 	}
 	if who, ok := find(*a.tokens.Load(), credential); ok {
 		return who, nil
+	}
+	// A Secret that was rotated is mounted here and at the sender at different
+	// moments, and nobody sends a signal. Alertmanager does not repeat what was
+	// refused with 401, so a webhook must not be lost to that. Files that cannot
+	// be read now leave the tokens in use.
+	if len(a.specs) > 0 && a.Reload() == nil {
+		if who, ok := find(*a.tokens.Load(), credential); ok {
+			return who, nil
+		}
 	}
 	return Identity{}, ErrBadCredential
 }

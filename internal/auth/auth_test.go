@@ -153,8 +153,8 @@ func TestReload(t *testing.T) {
 	require.NoError(t, err)
 	const next = "rotated-secret-0123456789"
 	require.NoError(t, os.WriteFile(all[0].File, []byte(next), 0o600))
-	_, err = a.Sender(request("Bearer " + next))
-	require.ErrorIs(t, err, auth.ErrBadCredential, "nothing changes before the reload")
+	_, err = a.Sender(request("Bearer " + senderToken))
+	require.NoError(t, err, "nothing changes before the reload")
 	require.NoError(t, a.Reload())
 	_, err = a.Sender(request("Bearer " + senderToken))
 	require.ErrorIs(t, err, auth.ErrBadCredential)
@@ -166,6 +166,29 @@ func TestReload(t *testing.T) {
 	require.Error(t, a.Reload())
 	_, err = a.Sender(request("Bearer " + next))
 	require.NoError(t, err, "a failed reload leaves everything as it was")
+}
+
+// A token that was rotated without a reload is known from its first webhook on:
+// Alertmanager would not repeat one that was refused.
+func TestRotatedTokensNeedNoReload(t *testing.T) {
+	t.Parallel()
+	all := specs(t)
+	a, err := auth.Load(all)
+	require.NoError(t, err)
+	const next = "rotated-secret-0123456789"
+	_, err = a.Sender(request("Bearer " + next))
+	require.ErrorIs(t, err, auth.ErrBadCredential)
+	require.NoError(t, os.WriteFile(all[0].File, nil, 0o600)) // in the middle of a rotation
+	_, err = a.Sender(request("Bearer " + next))
+	require.ErrorIs(t, err, auth.ErrBadCredential)
+	_, err = a.Sender(request("Bearer " + senderToken))
+	require.NoError(t, err, "files that are bad leave everything as it was")
+	require.NoError(t, os.WriteFile(all[0].File, []byte(next), 0o600))
+	who, err := a.Sender(request("Bearer " + next))
+	require.NoError(t, err)
+	require.Equal(t, "main", who.Source)
+	_, err = a.Sender(request("Bearer " + senderToken))
+	require.ErrorIs(t, err, auth.ErrBadCredential, "the old one is over")
 }
 
 func TestAnonymousIsNoExcuseForAWrongToken(t *testing.T) {

@@ -19,6 +19,7 @@ type Outbox interface {
 	ClaimMessages(ctx context.Context, channel, owner string, ttl time.Duration, limit int) ([]store.Message, error)
 	MessageDelivered(ctx context.Context, m store.Message) error
 	MessageFailed(ctx context.Context, m store.Message, retryAt time.Time, errText string, giveUp bool) error
+	MessageGivenBack(ctx context.Context, m store.Message, retryAt time.Time, why string) error
 }
 
 // Result is how a delivery that did not fail went.
@@ -268,7 +269,7 @@ func (d *Deliverer) failed(ctx context.Context, s Sender, m store.Message, err e
 func (d *Deliverer) giveBack(ctx context.Context, m store.Message, at time.Time, why string) {
 	ctx, cancel := d.recordContext(ctx)
 	defer cancel()
-	if err := d.Outbox.MessageFailed(ctx, m, at, why, false); err != nil {
+	if err := d.Outbox.MessageGivenBack(ctx, m, at, why); err != nil {
 		d.Logger.Warn("give a notification back; it is tried again when its claim ends", "run", m.RunID, "err", err)
 	}
 }

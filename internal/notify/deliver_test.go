@@ -70,6 +70,11 @@ func (o *memoryOutbox) MessageFailed(_ context.Context, m store.Message, retryAt
 	return nil
 }
 
+func (o *memoryOutbox) MessageGivenBack(_ context.Context, m store.Message, retryAt time.Time, why string) error {
+	o.answer("gave back "+m.ID+": "+why, retryAt)
+	return nil
+}
+
 func (o *memoryOutbox) answer(s string, at time.Time) {
 	o.mu.Lock()
 	o.log = append(o.log, s)
@@ -126,7 +131,7 @@ func TestDeliverer(t *testing.T) {
 		}
 		return notify.Result{}, nil
 	}))
-	require.Equal(t, []string{"delivered 1", "failed 2: no route", "failed 3: waits for an earlier message of the same run",
+	require.Equal(t, []string{"delivered 1", "failed 2: no route", "gave back 3: waits for an earlier message of the same run",
 		"delivered 4", "gave up 5: no route", "gave up 6: bad blocks", "delivered 7"}, o.log)
 	require.Equal(t, at.Add(8*time.Second), o.retries[1], "the fourth attempt backs off 1s·2³")
 	require.Equal(t, o.retries[1], o.retries[2])
@@ -154,7 +159,7 @@ func TestDeliverer_rateLimit(t *testing.T) {
 		return notify.Result{}, &notify.RateLimitError{RetryAfter: time.Minute, Err: errors.New("slow down")}
 	}))
 	require.Equal(t, 1, sent)
-	require.Equal(t, []string{"failed 1: slow down", "failed 2: rate limited"}, o.log)
+	require.Equal(t, []string{"gave back 1: slow down", "gave back 2: rate limited"}, o.log)
 	require.Equal(t, []time.Time{at.Add(time.Minute), at.Add(time.Minute)}, o.retries)
 }
 
@@ -173,7 +178,7 @@ func TestDeliverer_stop(t *testing.T) {
 		})}})
 	require.NoError(t, err)
 	require.NoError(t, d.Run(ctx))
-	require.Equal(t, []string{"failed 1: the service is stopping", "failed 2: the service is stopping"}, o.log)
+	require.Equal(t, []string{"gave back 1: the service is stopping", "gave back 2: the service is stopping"}, o.log)
 }
 
 func TestNewDeliverer_missing(t *testing.T) {

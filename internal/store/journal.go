@@ -66,8 +66,21 @@ func (t *txn) entryRow(e journal.Entry, ord int64) ([]any, error) {
 	if e.Target != nil {
 		namespace, kind, name = e.Target.Namespace, string(e.Target.Kind), e.Target.Name
 	}
-	return []any{text(e.ID), micros(t.now), ord, micros(e.At), string(e.Kind), text(e.RunID), text(e.EpisodeID), text(e.Fingerprint), text(e.AlertName),
+	return []any{text(e.ID), micros(t.now), ord, micros(e.At), string(e.Kind), text(e.RunID), text(e.EpisodeID), text(e.Fingerprint), indexed(e.AlertName),
 		text(e.Playbook), text(namespace), text(kind), text(name), text(e.Action), text(e.Outcome), text(e.Reason), string(doc)}, nil
+}
+
+// maxIndexed bounds what an index holds of a value, in bytes: PostgreSQL refuses
+// a row of an index from 2.7 KB on, and an entry that cannot be indexed could
+// never be sealed, nor any after it. The document has the whole.
+const maxIndexed = 512
+
+func indexed(s string) string {
+	s = text(s)
+	if len(s) > maxIndexed {
+		s = strings.ToValidUTF8(s[:maxIndexed], "")
+	}
+	return s
 }
 
 func cmpTime(t, fallback time.Time) time.Time {

@@ -1,8 +1,10 @@
 package store_test
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
@@ -10,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/alertmedic/alertmedic/internal/action"
+	"github.com/alertmedic/alertmedic/internal/alert"
 	"github.com/alertmedic/alertmedic/internal/journal"
 	"github.com/alertmedic/alertmedic/internal/store"
 )
@@ -120,6 +123,28 @@ func TestTamperingBreaksTheChain(t *testing.T) {
 		require.ErrorAs(t, err, &ce)
 		require.Equal(t, int64(2), ce.Seq)
 		require.Equal(t, journal.BreakHash, ce.Break)
+	})
+}
+
+// PostgreSQL refuses an entry of an index that is longer than a third of a page:
+// such an alert must not end the sealing of all that come after it.
+func TestALongAlertnameIsSealedAndFound(t *testing.T) {
+	contract(t, func(t *testing.T, f *fixture) {
+		random := make([]byte, 8<<10) // hexadecimal digits of chance, which no compression shortens below a page
+		for i := range random {
+			random[i] = byte(rand.IntN(256))
+		}
+		name := "é" + hex.EncodeToString(random)[:16<<10-2]
+		a := firing("x", playbook("a", 0))
+		a.Alert.Labels["alertname"] = name
+		a.Alert.Fingerprint = alert.Fingerprint(a.Alert.Labels)
+		require.Equal(t, 1, f.accept(t, a).Opened)
+		f.accept(t, firing("y"))
+		require.Equal(t, []journal.Kind{journal.EpisodeOpened, journal.CandidateCreated, journal.EpisodeOpened, journal.AlertUnmatched}, f.kinds(t))
+		items, _, err := f.Log(tctx, store.LogFilter{AlertName: name}, store.Page{})
+		require.NoError(t, err)
+		require.Len(t, items, 2)
+		require.Equal(t, name, items[0].AlertName, "the entry has all of it")
 	})
 }
 

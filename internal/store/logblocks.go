@@ -84,7 +84,7 @@ func (s *Store) spans(ctx context.Context, since, until time.Time, after, before
 func (f LogFilter) columns() []named {
 	all := []named{
 		{"run_id", f.RunID}, {"episode_id", f.EpisodeID}, {"fingerprint", f.Fingerprint}, {"target_name", f.TargetName}, {"reason", f.Reason},
-		{"action", f.Action}, {"alertname", f.AlertName}, {"playbook", f.Playbook}, {"namespace", f.Namespace}, {"outcome", f.Outcome},
+		{"action", f.Action}, {"alertname", indexed(f.AlertName)}, {"playbook", f.Playbook}, {"namespace", f.Namespace}, {"outcome", f.Outcome},
 		{"target_kind", f.TargetKind}, {"kind", f.Kind},
 	}
 	return slices.DeleteFunc(all, func(n named) bool { return n.value == "" })

@@ -126,6 +126,17 @@ func (s *Store) MessageFailed(ctx context.Context, m Message, retryAt time.Time,
 	})
 }
 
+// MessageGivenBack gives back a claimed message that was not sent, or that the
+// receiver did not want to look at yet: the claim does not count as an attempt.
+func (s *Store) MessageGivenBack(ctx context.Context, m Message, retryAt time.Time, why string) error {
+	return s.inTx(ctx, "give the message back", func(t *txn) error {
+		n, err := t.affected(ctx, `UPDATE outbox SET attempts = attempts - 1, due_at = $1, error = $2, lease_owner = '', lease_until = 0
+			WHERE id = $3 AND lease_owner = $4 AND lease_epoch = $5 AND status = 'pending'`,
+			micros(cmpTime(retryAt, t.now)), text(why), m.ID, m.Lease.Owner, m.Lease.Epoch)
+		return messageFenced(m, n, err)
+	})
+}
+
 func messageFenced(m Message, n int64, err error) error {
 	if err == nil && n == 0 {
 		return fmt.Errorf("message %s: %w", m.ID, ErrFenced)

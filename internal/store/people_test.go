@@ -176,6 +176,10 @@ func TestMessagesOfAKeyAreDeliveredInOrder(t *testing.T) {
 		require.Equal(t, payload("3"), first[1].Payload)
 		require.Empty(t, claim())
 
+		require.NoError(t, f.MessageGivenBack(tctx, first[0], time.Time{}, "rate limited"))
+		require.ErrorIs(t, f.MessageGivenBack(tctx, first[0], time.Time{}, "late"), store.ErrFenced)
+		first[0] = claim()[0]
+		require.Equal(t, 1, first[0].Attempts, "what was given back was no attempt")
 		require.NoError(t, f.MessageFailed(tctx, first[0], f.time(t).Add(time.Minute), "503", false))
 		require.NoError(t, f.MessageDelivered(tctx, first[1]))
 		require.ErrorIs(t, f.MessageDelivered(tctx, first[1]), store.ErrFenced)
