@@ -293,7 +293,7 @@ func TestEvidenceOfWhatElseIsChanged(t *testing.T) {
 	require.NoError(t, err)
 	got := w.client.Evidence(t.Context(), behind)
 	require.NotNil(t, got.Target.Touched, "a person has just changed what is behind the Service")
-	require.Equal(t, "kubectl-edit", got.Target.Touched.Manager)
+	require.Equal(t, "kubectl-edit", got.Target.Touched.Manager) // in the second of its creation too: it comes after kube.test
 	behind.Changed[0].Name = "gone"
 	require.Empty(t, skips(behind), "what is not there is not changed")
 }
