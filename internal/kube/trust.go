@@ -34,9 +34,7 @@ func touched(object *unstructured.Unstructured, controllers []string) *guard.Tou
 		if slices.ContainsFunc(controllers, func(p string) bool { ok, err := path.Match(p, f.Manager); return ok && err == nil }) {
 			continue
 		}
-		// The times are of whole seconds, and the API server sorts by them: of
-		// two in one second the last may be the later.
-		if out == nil || !f.Time.Time.Before(out.At) {
+		if out == nil || f.Time.After(out.At) {
 			out = &guard.Touch{Object: refOf(object).String(), Manager: f.Manager, At: f.Time.Time}
 		}
 	}
