@@ -47,7 +47,13 @@ func newSupervisor(parent string) (*supervisor, error) {
 	if err := r.addDir(dir); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir), r.close())
 	}
-	unlock, err := tryLock(filepath.Join(dir, "owner.lock"))
+	// The lock gets its name once it is held: a sweep that found it in between
+	// would take the folder for a dead one's.
+	lock := filepath.Join(dir, "owner.lock")
+	unlock, err := tryLock(lock + ".new")
+	if err == nil {
+		err = os.Rename(lock+".new", lock)
+	}
 	if err != nil {
 		return nil, errors.Join(err, r.close())
 	}
