@@ -44,12 +44,13 @@ func (w *work) abandon(ctx context.Context, reason, why string) error {
 		if settled := s.CallDeadline.Add(w.e.ServerTimeout); settled.After(now) {
 			waiting := w.saved
 			waiting.DueAt, waiting.Wait = settled, store.WaitRetry
-			return w.commit(ctx, store.Transition{Fence: run.Fence(), Run: waiting, Entries: w.queued, Release: true})
+			return w.commit(ctx, store.Transition{Fence: run.Fence(), Run: waiting, Entries: w.queued, Release: true, StillLost: true})
 		}
 		s.Status, s.EndedAt = store.StepUnknown, now
 		s.Reason, s.Message = string(action.ReasonUnclear), why
 		en := w.stepEntry(journal.StepUnknown, s)
 		en.Outcome, en.Reason, en.Message = "unknown", s.Reason, why
+		w.e.m.action(w.run.Playbook, s.Action, "unknown", s.Reason)
 		t.Steps, t.Entries = append(t.Steps, s), append(t.Entries, en)
 		run.Outcome, run.Reason = store.OutcomeUnknown, string(action.ReasonUnclear)
 		run.Message = fmt.Sprintf("step %s (%s) may or may not have been applied: %s; a person must look at %s", s.Name, s.Action, why, run.Target)

@@ -311,8 +311,9 @@ func (w *work) decided(d guard.Decision, all []guard.Decision, sub guard.Subject
 			en.Data = encode(map[string]any{"wait": wait, "dueAt": w.run.DueAt})
 			entries = append(entries, en)
 		}
+		back := w.putBack(s)
 		t := w.transition(entries...)
-		t.Release = true
+		t.Steps, t.Release = back, true
 		return t
 	default:
 		outcome := w.without(store.Suppressed)
@@ -321,6 +322,18 @@ func (w *work) decided(d guard.Decision, all []guard.Decision, sub guard.Subject
 		}
 		return w.ending(outcome, string(d.Reason), d.Message, entries...)
 	}
+}
+
+// putBack lets a step begin anew whose calls were all refused, now that a guard holds
+// it: it waits for the guard, as one that was never sent, and the time that it may
+// take is not over meanwhile.
+func (w *work) putBack(s store.Step) []store.Step {
+	if s.Status != store.StepWaiting || s.Touched || len(s.State) > 0 || !w.mutates(s) {
+		return nil
+	}
+	s.Status, s.StartedAt = store.StepPlanned, time.Time{}
+	w.steps[s.Step] = s
+	return []store.Step{s}
 }
 
 // objections keeps what the journal needs of the decisions: those that object.

@@ -124,7 +124,7 @@ func (e *Engine) resolution(ctx context.Context, c store.Candidate, now time.Tim
 			return r, nil
 		}
 	}
-	req, err := e.targetRequest(pb, c.Episode, run)
+	req, err := e.targetRequest(pb, c.Episode, maxTime(a.StartsAt, e.Store.Wall(c.RequeuedAt)), run)
 	if err != nil {
 		return ended(store.Failed, "target-template", err.Error()), nil
 	}
@@ -182,10 +182,12 @@ func evalWhen(ctx context.Context, pb *playbooks.Playbook, vars playbooks.Vars) 
 	return store.Resolution{}, false
 }
 
-// targetRequest renders the target's templates and says what to look for.
-func (e *Engine) targetRequest(pb *playbooks.Playbook, ep store.Episode, run playbooks.RunData) (kube.Request, error) {
+// targetRequest renders the target's templates and says what to look for. since is
+// when the alert began, or when its target was looked for anew: what was created
+// later is not what it is about.
+func (e *Engine) targetRequest(pb *playbooks.Playbook, ep store.Episode, since time.Time, run playbooks.RunData) (kube.Request, error) {
 	data := templateData(ep.Alert, run)
-	req := kube.Request{Cluster: ep.Cluster, Kind: pb.Target.Kind, Labels: ep.Alert.Labels, StartsAt: ep.Alert.StartsAt}
+	req := kube.Request{Cluster: ep.Cluster, Kind: pb.Target.Kind, Labels: ep.Alert.Labels, StartsAt: since}
 	for _, f := range []struct {
 		name string
 		tmpl *playbooks.Template

@@ -114,8 +114,13 @@ func (w *work) giveBack(ctx context.Context, cause error) {
 func (w *work) load(ctx context.Context) error {
 	var err error
 	w.saved = w.run
-	if w.run.TakenOver >= maxLost {
-		return w.abandon(ctx, string(action.ReasonInternal), fmt.Sprintf("%d workers in a row got stuck with the run or died of it", w.run.TakenOver))
+	if w.run.TakenOver {
+		en := w.entry(journal.RunTakenOver)
+		en.Message = "the lease of the worker before ran out"
+		w.queued = append(w.queued, en)
+	}
+	if w.run.WorkersLost >= maxLost {
+		return w.abandon(ctx, string(action.ReasonInternal), fmt.Sprintf("%d workers in a row got stuck with the run or died of it", w.run.WorkersLost))
 	}
 	if w.st, err = decodeState(w.run.State); err != nil {
 		return w.abandon(ctx, string(action.ReasonInternal), err.Error())
@@ -136,11 +141,8 @@ func (w *work) load(ctx context.Context) error {
 			w.steps[s.Step] = s
 		}
 	}
-	if w.run.TakenOver > 0 {
-		en := w.entry(journal.RunTakenOver)
-		en.Message = "the lease of the worker before ran out"
-		w.queued = append(w.queued, en)
-		w.e.m.takeovers.Inc()
+	if w.st.Mutated && !w.st.Touched {
+		w.st.Touched = slices.ContainsFunc(steps, w.mayHaveChanged)
 	}
 	w.pb, err = w.e.playbook(ctx, w.run.PlaybookHash)
 	var broken *snapshotError
@@ -277,6 +279,15 @@ func (w *work) committed(run store.Run, t store.Transition) {
 	}
 }
 
+// awaitCall lets go of the run until what a worker before may have sent is settled.
+// It is no sign that the run gets on: the next may be lost to it as well.
+func (w *work) awaitCall(ctx context.Context, due time.Time) error {
+	w.run.DueAt, w.run.Wait = due, store.WaitRetry
+	t := w.transition()
+	t.Release, t.StillLost = true, true
+	return w.commit(ctx, t)
+}
+
 // release lets go of the run until due.
 func (w *work) release(ctx context.Context, due time.Time, wait store.Wait, entries ...journal.Entry) error {
 	w.run.DueAt, w.run.Wait = due, wait
@@ -333,6 +344,10 @@ func (w *work) end(ctx context.Context, outcome store.Outcome, reason, message s
 
 // ending prepares the last transition of a run.
 func (w *work) ending(outcome store.Outcome, reason, message string, entries ...journal.Entry) store.Transition {
+	lostTarget := outcome == store.Suppressed && lost(reason)
+	if lostTarget && w.givesUp() {
+		outcome, message = store.Escalated, message+"; its alert has not resolved, and its target is looked for no more: a person must look"
+	}
 	w.run.Phase, w.run.Wait, w.run.Outcome, w.run.Reason, w.run.Message = store.Done, store.WaitNone, outcome, reason, message
 	w.run.EndedAt = w.now
 	en := w.entry(journal.RunEnded)
@@ -350,14 +365,14 @@ func (w *work) ending(outcome store.Outcome, reason, message string, entries ...
 	}
 	t := w.transition(append(entries, en)...)
 	t.Approval, t.Release = approval, true
-	if outcome == store.Suppressed && lost(reason) {
+	if lostTarget {
 		// Another may be in its place, and the alert may be about that one by now.
-		t.RequeueAt = w.now.Add(w.e.backoff(w.attempts()))
+		t.RequeueAt = w.requeueAt()
 	}
 	if outcome == store.Suppressed && reason == string(guard.ReasonResolved) {
 		t.Observed = w.resolutions()
 	}
-	if outcome == store.Healed || outcome == store.Suppressed {
+	if outcome == store.Healed || outcome == store.Suppressed || lostTarget {
 		t.Known = len(w.cands) // one that fires and is not among them has no other run
 	}
 	return t
@@ -383,13 +398,22 @@ func lost(reason string) bool {
 	return slices.Contains([]string{string(guard.ReasonTargetGone), string(guard.ReasonTargetReplaced), string(action.ReasonGone)}, reason)
 }
 
-// attempts is how often the target of the run's alerts was looked for.
-func (w *work) attempts() int {
+// requeueAt is when the target of the run's alerts is looked for anew.
+func (w *work) requeueAt() time.Time {
 	n := 0
 	for _, c := range w.cands {
-		n = max(n, c.Attempts)
+		n = max(n, c.Requeues)
 	}
-	return n
+	return w.now.Add(w.e.backoff(n + 1))
+}
+
+// givesUp says that an alert of the run fires on and is not queued again: its time
+// is over, or it has lost its target too often.
+func (w *work) givesUp() bool {
+	at := w.requeueAt()
+	return slices.ContainsFunc(w.cands, func(c store.Candidate) bool {
+		return c.Episode.Open && (c.Requeues >= store.MaxRequeues || !c.ExpiresAt.After(at))
+	})
 }
 
 // needsHuman says which outcomes people must hear of although the run never

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -48,7 +49,7 @@ func (w *work) heldTooLong() string {
 // left its target half-way: a person must look.
 func (w *work) expire(ctx context.Context) error {
 	why := w.heldTooLong()
-	if w.st.Mutated {
+	if w.st.Touched {
 		why += ": a person must look at " + w.run.Target.String()
 	}
 	return w.end(ctx, w.without(store.Expired), "expired", why)
@@ -57,7 +58,7 @@ func (w *work) expire(ctx context.Context) error {
 // expireAt ends the wait of a step that has not begun. What becomes of the steps
 // before it is for the remedy's onFailure to say.
 func (w *work) expireAt(ctx context.Context, s store.Step) error {
-	if w.st.RemedyMutated {
+	if slices.ContainsFunc(slices.Collect(maps.Values(w.steps)), w.mayHaveChanged) {
 		return w.failStep(ctx, s, action.ReasonTimeout, w.heldTooLong())
 	}
 	return w.expire(ctx)
@@ -69,7 +70,7 @@ func (w *work) expireAt(ctx context.Context, s store.Step) error {
 // no further change. It reports whether the run's next move is made.
 func (w *work) healedMeanwhile(ctx context.Context) (bool, error) {
 	held := w.st.LastGuard != "" || w.st.Backoffs > 0
-	if !w.st.Mutated || w.st.RemedyMutated || !held {
+	if !w.st.Touched || w.st.RemedyMutated || !held {
 		return false, nil
 	}
 	r := w.lastTried()

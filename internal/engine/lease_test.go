@@ -64,7 +64,7 @@ func TestALostLeaseEndsTheCall(t *testing.T) {
 			time.Sleep(2 * w.engine.Lease)
 			taken := w.rivals()
 			require.Len(t, taken, 1)
-			require.Positive(t, taken[0].TakenOver)
+			require.True(t, taken[0].TakenOver)
 			require.NoError(t, w.engine.leases.renew(t.Context(), w.store))
 			<-ctx.Done()
 			cause = context.Cause(ctx)

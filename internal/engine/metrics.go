@@ -58,6 +58,8 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 // observe counts what an entry that has just been committed records.
 func (m *metrics) observe(en journal.Entry) {
 	switch en.Kind {
+	case journal.RunTakenOver:
+		m.takeovers.Inc()
 	case journal.RunEnded:
 		m.runsEnded.WithLabelValues(en.Playbook, en.Outcome, en.Reason).Inc()
 	case journal.ApprovalRequested:

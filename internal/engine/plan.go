@@ -151,7 +151,7 @@ func (w *work) planFailed(ctx context.Context, err error) error {
 	if ae.Reason.Retryable() || ae.Reason == action.ReasonUnclear {
 		return err
 	}
-	if ae.Reason == action.ReasonGone && !w.st.Mutated {
+	if ae.Reason == action.ReasonGone && !w.st.Touched {
 		return w.end(ctx, store.Suppressed, string(ae.Reason), err.Error())
 	}
 	return w.failRemedy(ctx, string(ae.Reason), err.Error(), false)

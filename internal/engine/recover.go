@@ -30,9 +30,9 @@ func (w *work) recover(ctx context.Context, s store.Step) error {
 		// Two of the same change in flight do no harm, but the first must not
 		// arrive after the run has let go of its locks.
 		if s.CallDeadline.After(w.now) {
-			return w.release(ctx, s.CallDeadline, store.WaitRetry)
+			return w.awaitCall(ctx, s.CallDeadline)
 		}
-		w.touch(s) // it may have been made
+		w.touch(&s) // it may have been made
 		return w.resend(ctx, s, "the action is idempotent")
 	case action.Observable:
 		cctx, cancel := context.WithTimeout(ctx, w.e.CallTimeout)
@@ -48,11 +48,12 @@ func (w *work) recover(ctx context.Context, s store.Step) error {
 		case settled.After(w.now):
 			// The API server may still be working on the request.
 			due := min(settled.Sub(w.now), w.e.VerifyEvery)
-			return w.release(ctx, w.now.Add(due), store.WaitRetry)
+			return w.awaitCall(ctx, w.now.Add(due))
 		case seen == action.NotApplied:
+			s.Touched = len(s.State) > 0 // by the calls before
 			return w.resend(ctx, s, fmt.Sprintf("the change is not there %s after its deadline", w.now.Sub(s.CallDeadline).Round(time.Second)))
 		case err != nil && action.ReasonOf(err).Retryable() && settled.Add(w.stepTimeoutOf(s)).After(w.now):
-			return w.release(ctx, w.now.Add(w.e.backoff(s.Retries)), store.WaitRetry)
+			return w.awaitCall(ctx, w.now.Add(w.e.backoff(s.Retries)))
 		}
 		return w.unknown(ctx, s, fmt.Sprintf("the live object does not tell whether the change was made (%v)", err))
 	default:
@@ -62,7 +63,7 @@ func (w *work) recover(ctx context.Context, s store.Step) error {
 
 // unclear keeps the intent standing and looks again soon.
 func (w *work) unclear(ctx context.Context, s store.Step, message string) error {
-	w.touch(s)
+	w.touch(&s)
 	s.Message, s.Reason = message, string(action.ReasonUnclear)
 	w.steps[s.Step] = s
 	en := w.stepEntry(journal.StepProgress, s)

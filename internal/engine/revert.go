@@ -38,14 +38,13 @@ func (w *work) revert(ctx context.Context) error {
 }
 
 // takesBack says whether a step has changed what can be restored. One that failed
-// after its first call may have: a drain cordons before it evicts. Its state says
-// that it came so far.
+// after its first call may have: a drain cordons before it evicts.
 func (w *work) takesBack(s store.Step) bool {
 	spec, ok := w.e.Actions.Lookup(s.Action)
 	if !ok || !spec.Reversible || !w.mutates(s) {
 		return false
 	}
-	return s.Status == store.StepDone || s.Status == store.StepFailed && len(s.State) > 0
+	return s.Status == store.StepDone || s.Status == store.StepFailed && (s.Touched || len(s.State) > 0)
 }
 
 func (w *work) sendRevert(ctx context.Context, plan action.Plan, state []byte) (action.Result, error) {
@@ -68,7 +67,7 @@ func (w *work) revertStep(ctx context.Context, s store.Step) error {
 	if s.Reverting && s.CallDeadline.After(w.now) {
 		// A worker died in the middle of the call, which may still be on its way:
 		// it must not arrive after the run has let go of its locks.
-		return w.release(ctx, s.CallDeadline, store.WaitRetry)
+		return w.awaitCall(ctx, s.CallDeadline)
 	}
 	decision, err := w.admitRevert(ctx, s, plan)
 	switch {

@@ -145,7 +145,7 @@ func (w *work) stepEntry(kind journal.Kind, s store.Step) journal.Entry {
 }
 
 func (w *work) stepDone(ctx context.Context, s store.Step, res action.Result) error {
-	w.touch(s)
+	w.touch(&s)
 	s.Status, s.EndedAt, s.State, s.Message, s.Reason = store.StepDone, w.now, res.State, res.Message, ""
 	s.Result = encode(res)
 	w.steps[s.Step] = s
@@ -163,7 +163,7 @@ func (w *work) stepWaits(ctx context.Context, s store.Step, res action.Result) e
 	if again <= 0 {
 		again = 5 * time.Second
 	}
-	w.touch(s)
+	w.touch(&s)
 	changed := s.Message != res.Message
 	s.Status, s.State, s.Message, s.Result = store.StepWaiting, res.State, res.Message, encode(res)
 	w.steps[s.Step] = s
@@ -211,8 +211,8 @@ func (w *work) callFailed(ctx context.Context, s store.Step, res action.Result, 
 	if len(res.Evidence) > 0 {
 		s.Result = encode(res)
 	}
-	if len(s.State) > 0 {
-		w.touch(s)
+	if len(s.State) > 0 || ae.Reason == action.ReasonInternal { // a panic may have come after a call
+		w.touch(&s)
 	}
 	switch {
 	case ae.Reason == action.ReasonUnclear:
@@ -274,8 +274,22 @@ func (w *work) replan(ctx context.Context, s store.Step, ae *action.Error) error
 }
 
 // touch notes that a call of a step may have changed something.
-func (w *work) touch(s store.Step) {
-	w.st.Touched = w.st.Touched || w.mutates(s)
+func (w *work) touch(s *store.Step) {
+	if w.mutates(*s) {
+		s.Touched, w.st.Touched = true, true
+	}
+}
+
+// mayHaveChanged says so of a step by what is recorded of it, for runs of versions
+// that did not note it.
+func (w *work) mayHaveChanged(s store.Step) bool {
+	switch s.Status {
+	case store.StepPlanned, store.StepSimulated:
+		return false
+	case store.StepDone, store.StepReverted, store.StepUnknown:
+		return w.mutates(s)
+	}
+	return w.mutates(s) && (s.Touched || len(s.State) > 0 || s.Reason == string(action.ReasonUnclear))
 }
 
 func (w *work) mutates(s store.Step) bool {

@@ -118,20 +118,23 @@ func (t *txn) apply(ctx context.Context, old Run, tr Transition) (Run, error) {
 	if done {
 		ended = micros(cmpTime(tr.Run.EndedAt, t.now))
 	}
-	owner, until := old.Lease.Owner, "CAST($18 AS BIGINT) + lease_ttl"
+	owner, until, lost := old.Lease.Owner, "CAST($18 AS BIGINT) + lease_ttl", old.WorkersLost
 	if done || tr.Release {
 		owner, until = "", "CAST($18 AS BIGINT) * 0"
+		if !tr.StillLost {
+			lost = 0
+		}
 	}
 	r := tr.Run
 	run, err := scanRun(t.QueryRowContext(ctx, `UPDATE runs SET phase = $1, wait = $2, outcome = $3, reason = $4, message = $5, remedy = $6, step = $7,
 			disruptive = $8, state = $9, due_at = $10, expires_at = $11,
 			admitted_at = CASE WHEN admitted_at = 0 THEN $12 ELSE admitted_at END,
 			intent_at = CASE WHEN intent_at = 0 THEN $13 ELSE intent_at END,
-			ended_at = $14, lease_owner = $15, taken_over = 0, lease_until = `+until+`
+			ended_at = $14, lease_owner = $15, taken_over = 0, workers_lost = $19, lease_until = `+until+`
 		WHERE id = $16 AND lease_epoch = $17 RETURNING `+runColumns,
 		string(r.Phase), string(r.Wait), string(r.Outcome), text(r.Reason), text(r.Message), int64(r.Remedy), int64(r.Step),
 		flag(r.Disruptive), string(r.State), micros(due), micros(cmpTime(r.ExpiresAt, old.ExpiresAt)),
-		micros(r.AdmittedAt), micros(r.IntentAt), ended, owner, old.ID, old.Lease.Epoch, micros(t.now)))
+		micros(r.AdmittedAt), micros(r.IntentAt), ended, owner, old.ID, old.Lease.Epoch, micros(t.now), int64(lost)))
 	if err != nil {
 		return Run{}, fmt.Errorf("write the run: %w", err)
 	}
@@ -140,7 +143,7 @@ func (t *txn) apply(ctx context.Context, old Run, tr Transition) (Run, error) {
 	}
 	for _, res := range tr.Reserve {
 		if err := t.exec(ctx, `INSERT INTO reservations (run_id, scope, target_key, weight, created_at) VALUES ($1, $2, $3, $4, $5)
-			ON CONFLICT (run_id, scope, target_key) DO UPDATE SET released_at = 0`,
+			ON CONFLICT (run_id, scope, target_key) DO UPDATE SET released_at = 0, weight = excluded.weight, created_at = excluded.created_at`,
 			old.ID, res.Scope, res.TargetKey, int64(res.Weight), micros(cmpTime(res.Created, t.now))); err != nil {
 			return Run{}, fmt.Errorf("reserve: %w", err)
 		}

@@ -10,19 +10,19 @@ import (
 )
 
 const candidateColumns = `c.id, c.episode_id, c.playbook, c.playbook_hash, c.priority, c.exclusive, c.phase, c.outcome, c.reason, c.run_id,
-	c.attached, c.attempts, c.created_at, c.due_at, c.expires_at, c.lease_owner, c.lease_epoch, c.lease_until,
+	c.attached, c.attempts, c.requeues, c.requeued_at, c.created_at, c.due_at, c.expires_at, c.lease_owner, c.lease_epoch, c.lease_until,
 	e.id, e.source, e.fingerprint, e.cluster, e.alert, e.is_open, e.opened_at, e.closed_at, e.last_seen`
 
 func scanCandidate(sc scanner) (Candidate, error) {
 	var c Candidate
-	var exclusive, attached, created, due, expires, until int64
+	var exclusive, attached, requeued, created, due, expires, until int64
 	var ep episodeRow
 	if err := sc.Scan(append([]any{&c.ID, &c.EpisodeID, &c.Playbook, &c.PlaybookHash, &c.Priority, &exclusive, &c.Phase, &c.Outcome, &c.Reason, &c.RunID,
-		&attached, &c.Attempts, &created, &due, &expires, &c.Lease.Owner, &c.Lease.Epoch, &until}, ep.fields()...)...); err != nil {
+		&attached, &c.Attempts, &c.Requeues, &requeued, &created, &due, &expires, &c.Lease.Owner, &c.Lease.Epoch, &until}, ep.fields()...)...); err != nil {
 		return c, err
 	}
 	c.Exclusive, c.Attached = exclusive != 0, attached != 0
-	c.CreatedAt, c.DueAt, c.ExpiresAt, c.Lease.Until = fromMicros(created), fromMicros(due), fromMicros(expires), fromMicros(until)
+	c.RequeuedAt, c.CreatedAt, c.DueAt, c.ExpiresAt, c.Lease.Until = fromMicros(requeued), fromMicros(created), fromMicros(due), fromMicros(expires), fromMicros(until)
 	var err error
 	c.Episode, err = ep.value()
 	return c, err
@@ -136,9 +136,9 @@ func (s *Store) EpisodeCandidates(ctx context.Context, episodeID string) ([]Cand
 	return out, s.wrap("read the candidates of the episode", err)
 }
 
-// maxQueued bounds how often a candidate is queued because what it was resolved
-// to is not there any more.
-const maxQueued = 8
+// MaxRequeues bounds how often a candidate is queued again because what it was
+// resolved to is not there any more.
+const MaxRequeues = 8
 
 // requeue queues the candidates of a run that ends again, unless at is zero. The
 // run's row is locked.
@@ -147,14 +147,14 @@ func (t *txn) requeue(ctx context.Context, runID string, at time.Time) error {
 		return nil
 	}
 	cands, err := collect(ctx, t, scanCandidate, "SELECT "+candidateColumns+` FROM candidates c JOIN episodes e ON e.id = c.episode_id
-		WHERE c.run_id = $1 AND c.outcome = 'joined' AND c.expires_at > $2 AND c.attempts < $3 AND e.is_open = 1 ORDER BY c.created_at, c.id`,
-		runID, micros(at), int64(maxQueued))
+		WHERE c.run_id = $1 AND c.outcome = 'joined' AND c.expires_at > $2 AND c.requeues < $3 AND e.is_open = 1 ORDER BY c.created_at, c.id`,
+		runID, micros(at), int64(MaxRequeues))
 	if err != nil {
 		return fmt.Errorf("read the candidates: %w", err)
 	}
 	for _, c := range cands {
 		if err := t.exec(ctx, `UPDATE candidates SET phase = 'queued', outcome = '', reason = '', run_id = '', attached = 0, deferred = 0,
-			due_at = $1, lease_owner = '', lease_until = 0, lease_epoch = lease_epoch + 1 WHERE id = $2`, micros(at), c.ID); err != nil {
+			attempts = 0, requeues = requeues + 1, requeued_at = $1, due_at = $1, lease_owner = '', lease_until = 0, lease_epoch = lease_epoch + 1 WHERE id = $2`, micros(at), c.ID); err != nil {
 			return fmt.Errorf("queue the candidate again: %w", err)
 		}
 		e := c.entry(journal.CandidateRequeued, t.now)

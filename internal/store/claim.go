@@ -31,8 +31,8 @@ func afterLost(lost int) time.Duration {
 }
 
 // ClaimRuns takes up to limit runs that are due, the longest due first. A claim
-// carries a new fencing token; Run.TakenOver tells how many workers before never
-// gave their lease back. Due runs whose lock is held are pushed back.
+// carries a new fencing token; Run.TakenOver tells that the worker before never
+// gave its lease back, Run.WorkersLost how many did so in a row. Due runs whose lock is held are pushed back.
 func (s *Store) ClaimRuns(ctx context.Context, owner string, ttl time.Duration, limit int) ([]Run, error) {
 	now, err := s.Now(ctx)
 	if err != nil {
@@ -51,14 +51,14 @@ func (s *Store) ClaimRuns(ctx context.Context, owner string, ttl time.Duration, 
 		var err error
 		out, err = collect(ctx, t, scanRun, `WITH due AS MATERIALIZED (SELECT r.id FROM runs r WHERE `+runFree+` AND NOT (`+runLocked+`)
 				ORDER BY r.due_at, r.priority DESC, r.id LIMIT $2`+s.dialect.skipLocked+`)
-			UPDATE runs SET taken_over = CASE WHEN lease_owner = '' THEN 0 WHEN taken_over < 1000 THEN taken_over + 1 ELSE taken_over END,
+			UPDATE runs SET taken_over = CASE WHEN lease_owner = '' THEN 0 ELSE 1 END, workers_lost = workers_lost + CASE WHEN lease_owner = '' THEN 0 ELSE 1 END,
 				lease_owner = $3, lease_epoch = lease_epoch + 1, lease_until = $4, lease_ttl = $5
 			WHERE id IN (SELECT id FROM due) RETURNING `+runColumns, micros(t.now), int64(limit), owner, micros(t.now.Add(ttl)), ttl.Microseconds())
 		if err != nil {
 			return err
 		}
 		for _, r := range out {
-			if wait := afterLost(r.TakenOver); wait > 0 {
+			if wait := afterLost(r.WorkersLost); wait > 0 {
 				if err := t.exec(ctx, "UPDATE runs SET due_at = $1 WHERE id = $2", micros(t.now.Add(wait)), r.ID); err != nil {
 					return fmt.Errorf("slow down run %s: %w", r.ID, err)
 				}

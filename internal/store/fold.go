@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/alertmedic/alertmedic/internal/alert"
+	"github.com/alertmedic/alertmedic/internal/guard"
 	"github.com/alertmedic/alertmedic/internal/journal"
 )
 
@@ -162,17 +163,19 @@ func (f *folding) point(sig *signal) {
 }
 
 // reopen goes on with an episode that closed a moment ago. Candidates for which
-// nothing was done because the alert had resolved are queued again: a run that
-// changed something never ends as suppressed.
+// nothing was done because the alert had resolved are queued again, and those that
+// lost their target, which another may have replaced by now: a run that changed
+// something never ends as suppressed.
 func (f *folding) reopen(ctx context.Context, o *observed, ep *episode) error {
 	closed := ep.ClosedAt
 	f.set(ep, o, true, time.Time{})
-	n, err := f.affected(ctx, `UPDATE candidates SET phase = 'queued', outcome = '', reason = '', run_id = '', attached = 0, deferred = 0, attempts = 0,
+	n, err := f.affected(ctx, `UPDATE candidates SET phase = 'queued', outcome = '', reason = '', run_id = '', attached = 0, deferred = 0, attempts = 0, requeues = 0, requeued_at = 0,
 			due_at = $1, expires_at = $1 + (expires_at - created_at), created_at = $1, lease_owner = '', lease_until = 0, lease_epoch = lease_epoch + 1
 		WHERE episode_id = $2 AND phase = 'done' AND (
 			(outcome = 'suppressed' AND reason = 'resolved') OR
+			(outcome = 'failed' AND reason IN `+lostReasons+`) OR
 			(outcome = 'joined' AND EXISTS (SELECT 1 FROM runs r WHERE r.id = candidates.run_id
-				AND r.phase = 'done' AND r.outcome = 'suppressed' AND r.reason = 'resolved')))`, micros(f.now), ep.ID)
+				AND r.phase = 'done' AND r.outcome = 'suppressed' AND (r.reason = 'resolved' OR r.reason IN `+lostReasons+`))))`, micros(f.now), ep.ID)
 	if err != nil {
 		return fmt.Errorf("queue the candidates again: %w", err)
 	}
@@ -184,6 +187,10 @@ func (f *folding) reopen(ctx context.Context, o *observed, ep *episode) error {
 	f.entries = append(f.entries, e)
 	return nil
 }
+
+// lostReasons are those that say no more than that the object which an alert led to
+// is not there any more.
+const lostReasons = "('" + string(guard.ReasonTargetGone) + "', '" + string(guard.ReasonTargetReplaced) + "')"
 
 // set takes over the latest observation of an episode.
 func (f *folding) set(ep *episode, o *observed, open bool, closedAt time.Time) {

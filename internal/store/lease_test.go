@@ -48,7 +48,7 @@ func TestARestartOnSQLiteFreesWhatTheProcessBeforeHeld(t *testing.T) {
 	require.NoError(t, f.Close())
 
 	f.Store = f.open(t, t)
-	require.Positive(t, f.claim(t, id, "after").TakenOver)
+	require.True(t, f.claim(t, id, "after").TakenOver)
 	require.Len(t, f.candidates(t, 1), 1)
 	f.accept(t, firing("more"))
 	n, err := f.Seal(tctx, "after")

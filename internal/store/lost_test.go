@@ -21,7 +21,7 @@ func TestLostClaimsAreCountedAndSlowedDown(t *testing.T) {
 			require.NoError(t, err)
 			return runs
 		}
-		require.Zero(t, claim()[0].TakenOver)
+		require.Zero(t, claim()[0].WorkersLost)
 		for lost, wait := range []time.Duration{1, 1, 1, 2, 4, 8, 16, 32, 60, 60, 60} { // seconds; the lease is one
 			if wait > 1 {
 				f.pass(t, wait*time.Second-500*time.Millisecond)
@@ -32,15 +32,23 @@ func TestLostClaimsAreCountedAndSlowedDown(t *testing.T) {
 			}
 			runs := claim()
 			require.Len(t, runs, 1, "after %d", lost)
-			require.Equal(t, lost+1, runs[0].TakenOver)
+			require.True(t, runs[0].TakenOver)
+			require.Equal(t, lost+1, runs[0].WorkersLost)
 			require.False(t, runs[0].DueAt.After(f.time(t)), "it is due")
 		}
 		f.pass(t, 2*time.Minute)
 		run := claim()[0]
 		run = f.apply(t, store.Transition{Fence: run.Fence(), Run: run})
-		require.Zero(t, run.TakenOver)
+		require.False(t, run.TakenOver)
+		require.Equal(t, 12, run.WorkersLost, "that it recorded something says nothing about what comes next")
+		run = f.apply(t, store.Transition{Fence: run.Fence(), Run: run, Release: true, StillLost: true})
+		run = claim()[0]
+		require.False(t, run.TakenOver)
+		require.Equal(t, 12, run.WorkersLost)
+		f.apply(t, store.Transition{Fence: run.Fence(), Run: run, Release: true})
+		require.Zero(t, claim()[0].WorkersLost, "it got on")
 		f.pass(t, 2*time.Second)
-		require.Equal(t, 1, claim()[0].TakenOver, "it got on: the next may take over soon again")
+		require.Equal(t, 1, claim()[0].WorkersLost, "the next may take over soon again")
 		require.Equal(t, id, run.ID)
 	})
 }
@@ -60,17 +68,28 @@ func TestCandidatesAreQueuedAgain(t *testing.T) {
 		f.pass(t, 61*time.Second)
 		again := f.candidates(t, 10)
 		require.Len(t, again, 1)
-		require.Equal(t, 1, again[0].Attempts)
+		require.Zero(t, again[0].Attempts, "those of a new search")
+		require.Equal(t, 1, again[0].Requeues)
 		require.Empty(t, again[0].RunID)
 		require.Contains(t, f.kinds(t), journal.CandidateRequeued)
-		for range 7 {
+		for n := range store.MaxRequeues {
+			require.Equal(t, n+1, again[0].Requeues)
+			if n == 2 { // an outage uses up attempts, and nothing else
+				for range 20 {
+					_, err := f.ResolveCandidate(tctx, again[0], store.Resolution{RetryAt: f.time(t), Message: "the API server is away"})
+					require.NoError(t, err)
+					again = f.candidates(t, 10)
+				}
+			}
+			due := f.time(t).Add(time.Minute)
 			res := f.resolve(t, again[0], deployment("web"))
 			require.True(t, res.Created)
 			ends(res.RunID)
 			f.pass(t, 61*time.Second)
 			again = f.candidates(t, 10)
-			if len(again) == 0 {
-				break
+			require.Equal(t, n+1 < store.MaxRequeues, len(again) == 1, n)
+			if len(again) == 1 {
+				require.WithinDuration(t, due, again[0].RequeuedAt, 5*time.Second)
 			}
 		}
 		require.Empty(t, again, "it is not queued for ever")
@@ -101,5 +120,47 @@ func TestCandidatesThatAreOverAreNotQueuedAgain(t *testing.T) {
 			f.pass(t, 2*time.Second)
 			require.Equal(t, c.name == "neither", len(f.candidates(t, 10)) == 1, c.name)
 		}
+	})
+}
+
+// An alert that comes back is about what is there by now: candidates that had lost
+// their target are queued again, and their count begins anew.
+func TestALostTargetIsLookedForWhenTheAlertComesBack(t *testing.T) {
+	contract(t, func(t *testing.T, f *fixture) {
+		back := func(fp string, pb store.MatchedPlaybook) {
+			f.accept(t, resolved(fp, f.time(t)))
+			f.pass(t, time.Second)
+			require.Equal(t, 1, f.accept(t, firing(fp, pb)).Reopened)
+		}
+		for _, reason := range []string{string(guard.ReasonTargetReplaced), string(guard.ReasonTargetGone)} {
+			t.Run(reason, func(t *testing.T) {
+				pb, fp := playbook("run-"+reason, 0), "fp-run-"+reason
+				f.accept(t, firing(fp, pb))
+				run := f.claim(t, f.resolve(t, f.candidates(t, 1)[0], deployment("web")).RunID, "w1")
+				f.accept(t, resolved(fp, f.time(t)))
+				tr := end(run, store.Suppressed, reason)
+				tr.RequeueAt = f.time(t)
+				f.apply(t, tr)
+				require.Empty(t, f.candidates(t, 10), "it has resolved")
+				f.pass(t, time.Second)
+				require.Equal(t, 1, f.accept(t, firing(fp, pb)).Reopened)
+				again := f.candidates(t, 10)
+				require.Len(t, again, 1)
+				require.Zero(t, again[0].Requeues)
+
+				pb, fp = playbook("none-"+reason, 0), "fp-none-"+reason
+				f.accept(t, firing(fp, pb))
+				_, err := f.ResolveCandidate(tctx, f.candidates(t, 1)[0], store.Resolution{Outcome: store.Failed, Reason: reason})
+				require.NoError(t, err)
+				back(fp, pb)
+				require.Len(t, f.candidates(t, 10), 1, "a candidate for which no target was found")
+			})
+		}
+		pb := playbook("other", 0)
+		f.accept(t, firing("fp-other", pb))
+		_, err := f.ResolveCandidate(tctx, f.candidates(t, 1)[0], store.Resolution{Outcome: store.Failed, Reason: "ambiguous"})
+		require.NoError(t, err)
+		back("fp-other", pb)
+		require.Empty(t, f.candidates(t, 10), "what failed for another reason stays so")
 	})
 }

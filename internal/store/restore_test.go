@@ -172,7 +172,7 @@ func TestAMoveKeepsEverything(t *testing.T) {
 
 		require.Equal(t, store.Active, mustRun(t, to, s.calling).Phase)
 		to.pass(t, 2*time.Hour)
-		require.Positive(t, to.claim(t, s.calling, "w2").TakenOver)
+		require.True(t, to.claim(t, s.calling, "w2").TakenOver)
 		require.Contains(t, to.kinds(t), journal.ServiceRestored)
 	})
 }

@@ -12,17 +12,17 @@ import (
 const runColumns = `id, playbook, playbook_hash, priority, exclusive, source, target, target_key, attempt_key, alertname,
 	phase, wait, outcome, reason, message, remedy, step, disruptive, state,
 	created_at, due_at, expires_at, admitted_at, intent_at, ended_at, fired_at,
-	lease_owner, lease_epoch, lease_until, taken_over`
+	lease_owner, lease_epoch, lease_until, taken_over, workers_lost`
 
 func scanRun(sc scanner) (Run, error) {
 	var r Run
 	var target, state string
 	var exclusive, disruptive int64
-	var created, due, expires, admitted, intent, ended, fired, until int64
+	var created, due, expires, admitted, intent, ended, fired, until, takenOver int64
 	if err := sc.Scan(&r.ID, &r.Playbook, &r.PlaybookHash, &r.Priority, &exclusive, &r.Source, &target, &r.TargetKey, &r.AttemptKey, &r.AlertName,
 		&r.Phase, &r.Wait, &r.Outcome, &r.Reason, &r.Message, &r.Remedy, &r.Step, &disruptive, &state,
 		&created, &due, &expires, &admitted, &intent, &ended, &fired,
-		&r.Lease.Owner, &r.Lease.Epoch, &until, &r.TakenOver); err != nil {
+		&r.Lease.Owner, &r.Lease.Epoch, &until, &takenOver, &r.WorkersLost); err != nil {
 		return r, err
 	}
 	if err := json.Unmarshal([]byte(target), &r.Target); err != nil {
@@ -31,7 +31,7 @@ func scanRun(sc scanner) (Run, error) {
 	if state != "" {
 		r.State = json.RawMessage(state)
 	}
-	r.Exclusive, r.Disruptive = exclusive != 0, disruptive != 0
+	r.Exclusive, r.Disruptive, r.TakenOver = exclusive != 0, disruptive != 0, takenOver != 0
 	r.CreatedAt, r.DueAt, r.ExpiresAt = fromMicros(created), fromMicros(due), fromMicros(expires)
 	r.AdmittedAt, r.IntentAt, r.EndedAt, r.FiredAt = fromMicros(admitted), fromMicros(intent), fromMicros(ended), fromMicros(fired)
 	r.Lease.Until = fromMicros(until)

@@ -17,7 +17,7 @@ func TestAClaimIsExclusiveAndFenced(t *testing.T) {
 	contract(t, func(t *testing.T, f *fixture) {
 		id := f.newRun(t, "a", deployment("web"))
 		first := f.claim(t, id, "w1")
-		require.Zero(t, first.TakenOver)
+		require.False(t, first.TakenOver)
 		none, err := f.ClaimRuns(tctx, "w2", time.Minute, 10)
 		require.NoError(t, err)
 		require.Empty(t, none)
@@ -31,7 +31,7 @@ func TestAClaimIsExclusiveAndFenced(t *testing.T) {
 
 		f.pass(t, 11*time.Second)
 		second := f.claim(t, id, "w2")
-		require.Positive(t, second.TakenOver)
+		require.True(t, second.TakenOver)
 		require.Greater(t, second.Lease.Epoch, first.Lease.Epoch)
 		for name, err := range map[string]error{
 			"apply": errOf(f.Apply(tctx, intent(first, f.time(t)))),
@@ -51,7 +51,7 @@ func TestAClaimIsExclusiveAndFenced(t *testing.T) {
 		require.Empty(t, f.apply(t, rel).Lease.Owner)
 		require.ErrorIs(t, errOf(f.Apply(tctx, rel)), store.ErrFenced, "a lease that was given back is over")
 		f.pass(t, time.Hour+time.Second)
-		require.Zero(t, f.claim(t, id, "w3").TakenOver)
+		require.False(t, f.claim(t, id, "w3").TakenOver)
 	})
 }
 

@@ -122,7 +122,11 @@ type Candidate struct {
 	Reason       string    `json:"reason,omitempty"`
 	RunID        string    `json:"runID,omitempty"`
 	Attached     bool      `json:"attached,omitempty"` // joined after the run's first intent
-	Attempts     int       `json:"attempts"`           // of resolution
+	Attempts     int       `json:"attempts"`           // of resolution, since it was queued last
+	// Requeues is how often it was queued again because its target was lost, and
+	// RequeuedAt for when the last time; zero before.
+	Requeues     int       `json:"requeues,omitempty"`
+	RequeuedAt   time.Time `json:"requeuedAt,omitzero"`
 	CreatedAt    time.Time `json:"createdAt"`
 	DueAt        time.Time `json:"dueAt"`
 	ExpiresAt    time.Time `json:"expiresAt"`
@@ -170,9 +174,12 @@ type Run struct {
 	// FiredAt is the earliest openedAt of the joined episodes.
 	FiredAt time.Time `json:"firedAt,omitzero"`
 	Lease   Lease     `json:"-"`
-	// TakenOver counts the claims since the last transition whose workers never
-	// gave their lease back: they died, or stood still for longer than the lease.
-	TakenOver int `json:"-"`
+	// TakenOver says that the worker before never gave its lease back: it died, or
+	// stood still for longer than the lease. It holds until the first transition.
+	TakenOver bool `json:"-"`
+	// WorkersLost counts such workers, in a row: none of them came to give the run
+	// back, whatever it recorded before.
+	WorkersLost int `json:"-"`
 }
 
 // Fence returns the proof of the claim under which the run was read.
@@ -213,6 +220,8 @@ type Step struct {
 	Plan       json.RawMessage `json:"plan,omitempty"`   // action.Plan
 	State      json.RawMessage `json:"state,omitempty"`  // action.Result.State of the last tick
 	Result     json.RawMessage `json:"result,omitempty"` // action.Result of the last tick
+	// Touched says that a call may have changed something, even one that left no State.
+	Touched    bool            `json:"touched,omitempty"`
 	Reverting  bool            `json:"reverting,omitempty"`
 	Ticks      int             `json:"ticks"`   // calls made
 	Retries    int             `json:"retries"` // of them after a retryable failure
@@ -246,9 +255,12 @@ type Transition struct {
 	// Release gives the lease back; the run can be claimed again at Run.DueAt.
 	// Otherwise the lease is extended.
 	Release bool
+	// StillLost keeps Run.WorkersLost over a release which shows no more than that the
+	// worker before was lost: what it died of is still ahead.
+	StillLost bool
 	// RequeueAt, when set, queues the joined candidates of a run that ends again,
 	// for that time: their target is looked for anew. Those that have expired, whose
-	// alert has resolved, or that were queued maxQueued times stay with the run.
+	// alert has resolved, or that were queued MaxRequeues times stay with the run.
 	RequeueAt time.Time
 	// Observed is folded into the episodes, as Accept would.
 	Observed []Observation
