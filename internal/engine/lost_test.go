@@ -145,7 +145,7 @@ func TestAReplacedTargetIsLookedForAnew(t *testing.T) {
 	replace := func(uid string) {
 		next := deployment("web")
 		next.UID, next.Top.UID = uid, uid
-		w.targets["web"], w.uid = next, uid
+		w.targets["web"], w.uid, w.created = next, uid, w.now
 	}
 	replace("uid-2")
 	w.resume()
@@ -177,16 +177,74 @@ func TestAGoneTargetIsLookedForAnewAndNotFound(t *testing.T) {
 	require.Empty(t, w.calls)
 }
 
-// A world that goes on saying that the target was replaced is believed in the end.
+// A world that goes on saying that the target was replaced is believed in the end,
+// and people hear of the alert that fires on.
 func TestATargetIsLookedForOnlySoOften(t *testing.T) {
 	t.Parallel()
 	w := setup(t, doc("restart", restart))
+	r := &listener{}
+	w.engine.Reporter = r
 	w.uid = "another"
 	w.fire("web")
 	w.pass(30 * time.Minute)
-	require.Len(t, w.runs(), 8)
-	require.Equal(t, 7, count(w.log(), "candidate.requeued"))
+	runs := w.runs()
+	require.Len(t, runs, store.MaxRequeues+1)
+	require.Equal(t, store.MaxRequeues, count(w.log(), "candidate.requeued"))
+	last := runs[len(runs)-1]
+	require.Equal(t, []any{store.Escalated, string(guard.ReasonTargetReplaced)}, []any{last.Outcome, last.Reason})
+	require.Contains(t, last.Message, "a person must look")
+	require.Len(t, r.reports, 1)
 	require.Empty(t, w.calls)
+}
+
+// Nor is it looked for when the time of its alert is over.
+func TestATargetThatIsLostAtTheEndIsNotLookedForAnew(t *testing.T) {
+	t.Parallel()
+	w := setup(t, doc("restart", restart))
+	w.pause()
+	w.fire("web")
+	w.pass(time.Hour - 3*time.Second)
+	w.uid = "another"
+	w.resume()
+	w.work()
+	run := w.onlyRun()
+	require.Equal(t, []any{store.Escalated, string(guard.ReasonTargetReplaced)}, []any{run.Outcome, run.Reason})
+	require.NotContains(t, w.log(), "candidate.requeued")
+}
+
+// A process that dies whenever it takes a change back, or shows what it would do,
+// dies only so often.
+func TestARunThatKillsInEveryMoveIsGivenUp(t *testing.T) {
+	t.Parallel()
+	const scale = `  matchers: [alertname = Broken]
+  target: {kind: Workload}
+  mode: %s
+  remedies:
+  - name: scale
+    steps: [{name: scale, action: workload.scale}, {name: restart, action: workload.restart}]
+    onFailure: Revert
+`
+	for mode, outcome := range map[string]store.Outcome{"Auto": store.OutcomeUnknown, "Observe": store.Escalated} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			w := setup(t, doc("scale", fmt.Sprintf(scale, mode)))
+			w.apply = func(p action.Plan, _ int) (action.Result, error) {
+				if p.Request.Action == "workload.restart" {
+					return action.Result{}, action.Errorf(action.ReasonForbidden, "no")
+				}
+				return action.Result{Done: true}, nil
+			}
+			deaths := 0
+			w.reverts = func(action.Plan) (action.Result, error) { deaths++; panic("killed") }
+			w.dryRun = func() { deaths++; panic("killed") }
+			w.fire("web")
+			w.pass(20 * time.Minute)
+			run := w.onlyRun()
+			require.Equal(t, []any{store.Done, outcome}, []any{run.Phase, run.Outcome}, "%s", w.log())
+			require.Equal(t, maxLost, deaths)
+			require.Equal(t, maxLost, count(w.log(), "run.taken-over"), "each is told of once")
+		})
+	}
 }
 
 // An alert that has resolved is not queued again with the run that lost its target.
@@ -236,6 +294,76 @@ func TestWhatAFailedStepHasChangedIsTakenBack(t *testing.T) {
 			require.True(t, slices.ContainsFunc(w.log(), func(l string) bool { return l == "step.reverted reverted" }), w.log())
 		})
 	}
+}
+
+// The fate of a drain's first call is unclear and the next is refused: no state tells
+// of a cordon, which may be there.
+func TestWhatAnUnclearCallMayHaveChangedIsTakenBack(t *testing.T) {
+	t.Parallel()
+	w := setup(t, doc("drain", `  matchers: [alertname = Broken]
+  target: {kind: Node}
+  remedies:
+  - name: drain
+    steps: [{name: drain, action: node.drain}]
+    onFailure: Revert
+`))
+	w.nodes = &guard.NodeEvidence{Total: 20}
+	w.apply = func(_ action.Plan, n int) (action.Result, error) {
+		if n == 1 {
+			return action.Result{}, action.Errorf(action.ReasonUnclear, "cut off")
+		}
+		return action.Result{}, action.Errorf(action.ReasonForbidden, "no")
+	}
+	w.fire("n1")
+	w.pass(5 * time.Minute)
+	require.Equal(t, store.Done, w.onlyRun().Phase)
+	require.Len(t, w.calls, 2)
+	require.Equal(t, []string{"node.drain"}, w.undone, w.log())
+}
+
+// What was looked for and found not to be there is not taken back.
+func TestWhatIsSeenNotToBeThereIsNotTakenBack(t *testing.T) {
+	t.Parallel()
+	w := setup(t, doc("scale", `  matchers: [alertname = Broken]
+  target: {kind: Workload}
+  remedies:
+  - name: scale
+    steps: [{name: scale, action: workload.scale}]
+    onFailure: Revert
+`))
+	w.observe = func(action.Plan) (action.Observation, error) { return action.NotApplied, nil }
+	w.apply = func(_ action.Plan, n int) (action.Result, error) {
+		if n == 1 {
+			return action.Result{}, action.Errorf(action.ReasonUnclear, "cut off")
+		}
+		return action.Result{}, action.Errorf(action.ReasonForbidden, "no")
+	}
+	w.fire("web")
+	w.pass(5 * time.Minute)
+	require.Equal(t, store.Done, w.onlyRun().Phase)
+	require.Len(t, w.calls, 2)
+	require.Empty(t, w.undone)
+}
+
+// Versions before this one did not note in the state that something may have
+// changed: the steps tell.
+func TestTheStateOfAnOlderVersionCountsAsTouched(t *testing.T) {
+	t.Parallel()
+	w := setup(t, doc("restart", restart))
+	w.fire("web")
+	w.work()
+	require.Len(t, w.calls, 1)
+	w.now = w.now.Add(5 * time.Second)
+	claimed, err := w.store.ClaimRuns(t.Context(), "worker-0", w.engine.Lease, 1)
+	require.NoError(t, err)
+	old := claimed[0]
+	require.Contains(t, string(old.State), `"touched":true,`)
+	old.State = raw(strings.Replace(string(old.State), `"touched":true,`, "", 1))
+	_, err = w.store.Apply(t.Context(), store.Transition{Fence: old.Fence(), Run: old, Release: true})
+	require.NoError(t, err)
+	w.gone = true
+	w.pass(10 * time.Minute)
+	require.Equal(t, store.Escalated, w.onlyRun().Outcome, "it had changed something, and does not end quietly: %s", w.log())
 }
 
 // A step that never came so far has nothing to take back.

@@ -85,6 +85,50 @@ func TestARefusedCallIsNotMadeAnewPastTheBudgetOfPods(t *testing.T) {
 	require.Equal(t, string(guard.ReasonPodBudget), w.onlyRun().Reason)
 }
 
+// A guard holds the refused call for longer than the step may take: it waits for the
+// guard, and neither fails of its time nor climbs to the next remedy.
+func TestARefusedCallThatAGuardHoldsDoesNotClimb(t *testing.T) {
+	t.Parallel()
+	w := setup(t, doc("two", `  matchers: [alertname = Broken]
+  target: {kind: Workload}
+  remedies:
+  - {name: delete, steps: [{name: delete, action: pod.delete}], verify: {timeout: 5m, stableFor: 1m}}
+  - {name: restart, steps: [{name: restart, action: workload.restart}], verify: {timeout: 5m, stableFor: 1m}}
+`))
+	w.targets["web"] = podOf(deployment("web"))
+	ill := 1
+	w.withPods(&ill)
+	w.apply = func(action.Plan, int) (action.Result, error) {
+		ill = 3
+		return action.Result{}, action.Errorf(action.ReasonUnavailable, "connection refused")
+	}
+	w.fire("web")
+	w.pass(20 * time.Minute)
+	run := w.onlyRun()
+	require.Equal(t, []any{store.Active, string(guard.ReasonPodBudget), 0}, []any{run.Phase, run.Reason, run.Remedy})
+	ill, w.apply = 1, nil
+	w.pass(30 * time.Second)
+	require.Equal(t, []string{"pod.delete Deployment/shop/web", "pod.delete Deployment/shop/web"}, w.calls)
+}
+
+// One that no guard ever admits expires, having changed nothing.
+func TestARefusedCallThatAGuardHoldsExpires(t *testing.T) {
+	t.Parallel()
+	w := setup(t, workloadPod("Workload"))
+	w.targets["web"] = podOf(deployment("web"))
+	ill := 1
+	w.withPods(&ill)
+	w.apply = func(action.Plan, int) (action.Result, error) {
+		ill = 3
+		return action.Result{}, action.Errorf(action.ReasonUnavailable, "connection refused")
+	}
+	w.fire("web")
+	w.pass(70 * time.Minute)
+	run := w.onlyRun()
+	require.Equal(t, []any{store.Done, store.Expired, "expired"}, []any{run.Phase, run.Outcome, run.Reason})
+	require.Len(t, w.calls, 1)
+}
+
 // The pod that a run takes away is its own target: that it is gone is the success,
 // and the remedy is verified.
 func TestAPodThatIsTheTargetGoes(t *testing.T) {

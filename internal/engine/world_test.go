@@ -36,6 +36,7 @@ type world struct {
 
 	targets map[string]action.Target // by the alert's workload label
 	gone    bool
+	created time.Time // when what is there now was created
 	health  func() kube.Health
 	alert   func(a alert.Alert) guard.AlertEvidence
 	nodes   *guard.NodeEvidence
@@ -53,6 +54,7 @@ type world struct {
 	observe func(plan action.Plan) (action.Observation, error)
 	planner func(req action.Request) (action.Plan, error)
 	reverts func(plan action.Plan) (action.Result, error)
+	dryRun  func()
 	calls   []string // "action target" of every Apply that was sent
 	dryRuns []string
 	undone  []string
@@ -71,6 +73,7 @@ var specs = map[string]action.Spec{
 	"pod.exec":         {Name: "pod.exec", Kinds: []action.Kind{action.KindWorkload}, Mutating: true, Replay: action.AtMostOnce},
 	"pod.label":        {Name: "pod.label", Kinds: []action.Kind{action.KindWorkload}, Mutating: true, Replay: action.Idempotent},
 	"node.cordon":      {Name: "node.cordon", Kinds: []action.Kind{action.KindNode}, Mutating: true, Disruptive: true, Reversible: true, Replay: action.Observable},
+	"node.drain":       {Name: "node.drain", Kinds: []action.Kind{action.KindNode}, Mutating: true, Disruptive: true, Reversible: true, Replay: action.Idempotent},
 	"diagnose":         {Name: "diagnose", Kinds: action.Kinds(), Replay: action.Idempotent},
 }
 
@@ -104,6 +107,9 @@ func (w *world) Apply(ctx context.Context, plan action.Plan, state []byte) (acti
 	what := plan.Request.Action + " " + plan.Request.Target.String()
 	if plan.Request.DryRun {
 		w.dryRuns = append(w.dryRuns, what)
+		if w.dryRun != nil {
+			w.dryRun()
+		}
 		return action.Result{Done: true}, nil
 	}
 	w.calls = append(w.calls, what)
@@ -134,6 +140,9 @@ func (w *world) Resolve(_ context.Context, req kube.Request) (kube.Resolved, err
 	t, ok := w.targets[req.Labels["target"]]
 	if !ok {
 		return kube.Resolved{}, &kube.ResolveError{Reason: kube.Gone, Message: "no such object"}
+	}
+	if w.created.After(req.StartsAt.Add(5 * time.Second)) { // as the resolver of pods does
+		return kube.Resolved{}, &kube.ResolveError{Reason: kube.Replaced, Message: "another one of its name"}
 	}
 	return kube.Resolved{Target: t}, nil
 }

@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/flowcontrol"
 )
@@ -203,6 +204,7 @@ type Session struct {
 	http           *http.Client
 	typed          kubernetes.Interface
 	dynamic        dynamic.Interface
+	metadata       metadata.Interface
 }
 
 func newSession(config *rest.Config, serviceAccount string) (*Session, error) {
@@ -218,7 +220,11 @@ func newSession(config *rest.Config, serviceAccount string) (*Session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kube: dynamic client: %w", err)
 	}
-	return &Session{serviceAccount: serviceAccount, config: config, http: client, typed: typed, dynamic: dyn}, nil
+	meta, err := metadata.NewForConfigAndClient(config, client)
+	if err != nil {
+		return nil, fmt.Errorf("kube: metadata client: %w", err)
+	}
+	return &Session{serviceAccount: serviceAccount, config: config, http: client, typed: typed, dynamic: dyn, metadata: meta}, nil
 }
 
 // ServiceAccount is the name that the session impersonates, "" for alertmedic itself.

@@ -145,9 +145,9 @@ func (g *gathering) changed(ctx context.Context, ref action.Ref) {
 	}
 	g.skipObject(object)
 	if ref.Namespace != g.r.Target.Namespace {
-		g.optedOutNamespace(ctx, ref.Namespace)
+		g.optedOutNamespace(ctx, ref.Namespace, g.c.namespace)
 	}
-	for _, o := range slices.Backward(g.controllers(ctx, object)) {
+	for _, o := range slices.Backward(g.controllers(ctx, object, g.c.get)) {
 		g.trust(o.object)
 	}
 }
@@ -155,13 +155,14 @@ func (g *gathering) changed(ctx context.Context, ref action.Ref) {
 // displaced looks at the pods that a plan takes away beside the one that the alert
 // named: who opted one of them out, its workload or its namespace meant also this.
 func (g *gathering) displaced(ctx context.Context, pods []corev1.Pod) {
-	namespaces, controllers := map[string]bool{g.r.Target.Namespace: true}, map[types.UID]bool{}
+	namespaces, controllers := map[string]bool{}, map[types.UID]bool{}
+	read := newNeighbours(g.c, pods)
 	for i := range pods {
 		p := &pods[i]
 		g.skip(string(action.KindPod), p.Namespace, p.Name, p.Annotations)
 		if !namespaces[p.Namespace] {
 			namespaces[p.Namespace] = true
-			g.optedOutNamespace(ctx, p.Namespace)
+			g.optedOutNamespace(ctx, p.Namespace, read.namespace)
 		}
 		controller := metav1.GetControllerOfNoCopy(p)
 		if g.r.Begun || controller == nil || controllers[controller.UID] {
@@ -172,14 +173,14 @@ func (g *gathering) displaced(ctx context.Context, pods []corev1.Pod) {
 		object.SetNamespace(p.Namespace)
 		object.SetName(p.Name)
 		object.SetOwnerReferences(p.OwnerReferences)
-		g.controllers(ctx, object)
+		g.controllers(ctx, object, read.get)
 	}
 }
 
 // controllers reads an object's owners, and returns it with those that could be
 // read.
-func (g *gathering) controllers(ctx context.Context, object *unstructured.Unstructured) chain {
-	owners, err := g.c.walk(ctx, object)
+func (g *gathering) controllers(ctx context.Context, object *unstructured.Unstructured, get getter) chain {
+	owners, err := walk(ctx, object, get)
 	if err != nil {
 		g.fail("reading the owners of "+refOf(object).String(), err)
 		return nil
@@ -192,15 +193,19 @@ func (g *gathering) controllers(ctx context.Context, object *unstructured.Unstru
 }
 
 // optedOutNamespace looks at the namespace of another object than the target.
-func (g *gathering) optedOutNamespace(ctx context.Context, name string) {
-	namespace, err := g.c.own.typed.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
+func (g *gathering) optedOutNamespace(ctx context.Context, name string, get func(context.Context, string) (metav1.Object, error)) {
+	namespace, err := get(ctx, name)
 	switch {
 	case apierrors.IsNotFound(err): // and so is what was in it
 	case err != nil:
 		g.fail("reading namespace "+name, err)
 	default:
-		g.skip("Namespace", "", name, namespace.Annotations)
+		g.skip("Namespace", "", name, namespace.GetAnnotations())
 	}
+}
+
+func (c *Client) namespace(ctx context.Context, name string) (metav1.Object, error) {
+	return c.own.typed.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
 }
 
 func (g *gathering) namespace(ctx context.Context) {

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -298,6 +299,46 @@ func TestEvidenceOfWhatElseIsChanged(t *testing.T) {
 	require.Equal(t, "kubectl-edit", got.Target.Touched.Manager)
 	behind.Changed[0].Name = "gone"
 	require.Empty(t, skips(behind), "what is not there is not changed")
+}
+
+// A node full of pods of as many workloads is asked about in few requests, and each
+// of them, its ReplicaSet and its Deployment, is seen.
+func TestEvidenceOfManyNeighboursInFewRequests(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	far := w.Namespace(t)
+	node := w.Node(t, testcluster.NodeOptions{})
+	ref := action.Ref{Kind: action.KindNode, Name: node.Name, UID: string(node.UID)}
+	drain := EvidenceRequest{Target: action.Target{Cluster: "prod", Ref: ref, Top: ref}}
+	const workloads = 12
+	for i := range workloads {
+		ns, name := w.ns, fmt.Sprintf("web-%02d", i)
+		if i == 0 {
+			ns = far
+		}
+		here := *w
+		here.ns = ns
+		_, pods := here.deployment(t, name, 1)
+		drain.Displaced = append(drain.Displaced, action.Ref{Kind: action.KindPod, Namespace: ns, Name: pods[0].Name, UID: string(pods[0].UID)})
+	}
+	drain.Displaces = workloads
+	skips := func() (string, int64) {
+		before := w.gets.Load()
+		got := w.client.Evidence(t.Context(), drain)
+		require.Empty(t, got.Errors)
+		require.Equal(t, workloads, got.Capacity.Displaced)
+		return got.Target.Skip, w.gets.Load() - before
+	}
+	skip, requests := skips()
+	require.Empty(t, skip)
+	require.Less(t, requests, int64(workloads), "one by one they would be %d", 2*workloads)
+	w.skip(t, "Namespace", "", far, `"true"`)
+	skip, _ = skips()
+	require.Equal(t, "Namespace/"+far, skip)
+	w.skip(t, "Namespace", "", far, "null")
+	w.skip(t, action.KindDeployment, w.ns, "web-07", `"true"`)
+	skip, _ = skips()
+	require.Equal(t, "Deployment/"+w.ns+"/web-07", skip)
 }
 
 // A pod of a controller that alertmedic cannot read counts with its siblings.

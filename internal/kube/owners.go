@@ -47,6 +47,13 @@ func (c chain) holds(kind action.Kind) (name string, ok bool) {
 // as the top. An owner that is gone, or that is another object of the same name,
 // also ends it: the garbage collector is about to take what it leaves behind.
 func (c *Client) walk(ctx context.Context, object *unstructured.Unstructured) (chain, error) {
+	return walk(ctx, object, c.get)
+}
+
+// getter reads one object. The error is the API's.
+type getter func(ctx context.Context, kind action.Kind, namespace, name string) (*unstructured.Unstructured, error)
+
+func walk(ctx context.Context, object *unstructured.Unstructured, get getter) (chain, error) {
 	out := chain{{ref: refOf(object), object: object}}
 	for len(out) < 6 { // no real chain is longer; a cycle must not be followed
 		owner, ok := controllerOf(out[len(out)-1].object)
@@ -56,7 +63,7 @@ func (c *Client) walk(ctx context.Context, object *unstructured.Unstructured) (c
 		if !readable(owner) || (!action.KindWorkload.Covers(owner.Kind) && owner.Kind != action.KindJob) {
 			return append(out, owned{ref: owner}), nil
 		}
-		parent, err := c.get(ctx, owner.Kind, owner.Namespace, owner.Name)
+		parent, err := get(ctx, owner.Kind, owner.Namespace, owner.Name)
 		if apierrors.IsNotFound(err) || err == nil && string(parent.GetUID()) != owner.UID {
 			return out, nil
 		}

@@ -111,27 +111,27 @@ type AcceptResult struct {
 
 // Candidate is (episode, playbook): a reason to run, not resolved yet.
 type Candidate struct {
-	ID           string    `json:"id"`
-	EpisodeID    string    `json:"episodeID"`
-	Playbook     string    `json:"playbook"`
-	PlaybookHash string    `json:"playbookHash"`
-	Priority     int       `json:"priority"`
-	Exclusive    bool      `json:"exclusive"`
-	Phase        Phase     `json:"phase"`
-	Outcome      Outcome   `json:"outcome,omitempty"`
-	Reason       string    `json:"reason,omitempty"`
-	RunID        string    `json:"runID,omitempty"`
-	Attached     bool      `json:"attached,omitempty"` // joined after the run's first intent
-	Attempts     int       `json:"attempts"`           // of resolution, since it was queued last
+	ID           string  `json:"id"`
+	EpisodeID    string  `json:"episodeID"`
+	Playbook     string  `json:"playbook"`
+	PlaybookHash string  `json:"playbookHash"`
+	Priority     int     `json:"priority"`
+	Exclusive    bool    `json:"exclusive"`
+	Phase        Phase   `json:"phase"`
+	Outcome      Outcome `json:"outcome,omitempty"`
+	Reason       string  `json:"reason,omitempty"`
+	RunID        string  `json:"runID,omitempty"`
+	Attached     bool    `json:"attached,omitempty"` // joined after the run's first intent
+	Attempts     int     `json:"attempts"`           // of resolution, since it was queued last
 	// Requeues is how often it was queued again because its target was lost, and
 	// RequeuedAt for when the last time; zero before.
-	Requeues     int       `json:"requeues,omitempty"`
-	RequeuedAt   time.Time `json:"requeuedAt,omitzero"`
-	CreatedAt    time.Time `json:"createdAt"`
-	DueAt        time.Time `json:"dueAt"`
-	ExpiresAt    time.Time `json:"expiresAt"`
-	Episode      Episode   `json:"episode"` // filled by the store when read
-	Lease        Lease     `json:"-"`
+	Requeues   int       `json:"requeues,omitempty"`
+	RequeuedAt time.Time `json:"requeuedAt,omitzero"`
+	CreatedAt  time.Time `json:"createdAt"`
+	DueAt      time.Time `json:"dueAt"`
+	ExpiresAt  time.Time `json:"expiresAt"`
+	Episode    Episode   `json:"episode"` // filled by the store when read
+	Lease      Lease     `json:"-"`
 }
 
 // Lease is the claim on a candidate or run; Epoch is the fencing token.
@@ -221,10 +221,10 @@ type Step struct {
 	State      json.RawMessage `json:"state,omitempty"`  // action.Result.State of the last tick
 	Result     json.RawMessage `json:"result,omitempty"` // action.Result of the last tick
 	// Touched says that a call may have changed something, even one that left no State.
-	Touched    bool            `json:"touched,omitempty"`
-	Reverting  bool            `json:"reverting,omitempty"`
-	Ticks      int             `json:"ticks"`   // calls made
-	Retries    int             `json:"retries"` // of them after a retryable failure
+	Touched   bool `json:"touched,omitempty"`
+	Reverting bool `json:"reverting,omitempty"`
+	Ticks     int  `json:"ticks"`   // calls made
+	Retries   int  `json:"retries"` // of them after a retryable failure
 	// CallDeadline is the deadline of the call whose intent is recorded.
 	CallDeadline time.Time `json:"callDeadline,omitzero"`
 	StartedAt    time.Time `json:"startedAt,omitzero"`
