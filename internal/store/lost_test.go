@@ -41,7 +41,7 @@ func TestLostClaimsAreCountedAndSlowedDown(t *testing.T) {
 		run = f.apply(t, store.Transition{Fence: run.Fence(), Run: run})
 		require.False(t, run.TakenOver)
 		require.Equal(t, 12, run.WorkersLost, "that it recorded something says nothing about what comes next")
-		run = f.apply(t, store.Transition{Fence: run.Fence(), Run: run, Release: true, StillLost: true})
+		f.apply(t, store.Transition{Fence: run.Fence(), Run: run, Release: true, StillLost: true})
 		run = claim()[0]
 		require.False(t, run.TakenOver)
 		require.Equal(t, 12, run.WorkersLost)
