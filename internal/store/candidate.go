@@ -29,7 +29,10 @@ func scanCandidate(sc scanner) (Candidate, error) {
 }
 
 // ClaimCandidates takes up to limit queued candidates that are due and not
-// leased, the oldest due first and within an episode the highest priority first.
+// leased, the oldest due first. Those that came with one webhook are due at the same
+// time, ten thousand of them at times: they are taken in any order, or each claim
+// would have to sort them all. Of those taken an episode's have the highest priority
+// first; one of lower priority that is taken before them waits for them.
 func (s *Store) ClaimCandidates(ctx context.Context, owner string, ttl time.Duration, limit int) ([]Candidate, error) {
 	now, err := s.Now(ctx)
 	if err != nil {
@@ -41,10 +44,10 @@ func (s *Store) ClaimCandidates(ctx context.Context, owner string, ttl time.Dura
 		return nil, s.wrap("claim candidates", err)
 	}
 	var out []Candidate
-	err = s.inTx(ctx, "claim candidates", func(t *txn) error {
+	err = s.claimTx(ctx, "claim candidates", func(t *txn) error {
 		ids, err := collect(ctx, t, scanString, `WITH due AS MATERIALIZED (
 				SELECT id FROM candidates WHERE phase = 'queued' AND due_at <= $1 AND (lease_owner = '' OR lease_until <= $1)
-				ORDER BY due_at, episode_id, priority DESC, playbook LIMIT $2`+s.dialect.skipLocked+`)
+				ORDER BY due_at LIMIT $2`+s.dialect.skipLocked+`)
 			UPDATE candidates SET lease_owner = $3, lease_epoch = lease_epoch + 1, lease_until = $4
 			WHERE id IN (SELECT id FROM due) RETURNING id`, micros(t.now), int64(limit), owner, micros(t.now.Add(ttl)))
 		if err != nil {

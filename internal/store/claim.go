@@ -30,7 +30,27 @@ func afterLost(lost int) time.Duration {
 	return min(time.Second<<min(lost-2, 6), time.Minute)
 }
 
-// ClaimRuns takes up to limit runs that are due, the longest due first. A claim
+// claimTx is inTx for a claim: of a backlog it takes the few that are due longest.
+// PostgreSQL counts on hardly any that wait, in a table of which nearly all rows are
+// done and whose last statistics are from before the backlog; it then collects and
+// sorts all that wait at each claim. Without bitmaps it reads as many as it takes.
+func (s *Store) claimTx(ctx context.Context, what string, fn func(*txn) error) error {
+	if s.dialect.inOrder == "" {
+		return s.inTx(ctx, what, fn)
+	}
+	return s.inTimedTx(ctx, what, false, func(t *txn) error {
+		var us int64
+		var set string
+		if err := t.QueryRowContext(ctx, "SELECT "+s.dialect.now+", "+s.dialect.inOrder).Scan(&us, &set); err != nil {
+			return err
+		}
+		t.now = fromMicros(us)
+		return fn(t)
+	})
+}
+
+// ClaimRuns takes up to limit runs that are due, the longest due first (of those, the
+// highest priority first where they are due at one time). A claim
 // carries a new fencing token; Run.TakenOver tells that the worker before never
 // gave its lease back, Run.WorkersLost how many did so in a row. Due runs whose lock is held are pushed back.
 func (s *Store) ClaimRuns(ctx context.Context, owner string, ttl time.Duration, limit int) ([]Run, error) {
@@ -43,14 +63,14 @@ func (s *Store) ClaimRuns(ctx context.Context, owner string, ttl time.Duration, 
 		return nil, s.wrap("claim runs", err)
 	}
 	var out []Run
-	err = s.inTx(ctx, "claim runs", func(t *txn) error {
+	err = s.claimTx(ctx, "claim runs", func(t *txn) error {
 		if err := t.exec(ctx, `WITH held AS MATERIALIZED (SELECT r.id FROM runs r WHERE `+runFree+` AND `+runLocked+` LIMIT 100`+s.dialect.skipLocked+`)
 			UPDATE runs SET due_at = $2, wait = 'lock' WHERE id IN (SELECT id FROM held)`, micros(t.now), micros(t.now.Add(lockPoll))); err != nil {
 			return fmt.Errorf("push back what is locked: %w", err)
 		}
 		var err error
 		out, err = collect(ctx, t, scanRun, `WITH due AS MATERIALIZED (SELECT r.id FROM runs r WHERE `+runFree+` AND NOT (`+runLocked+`)
-				ORDER BY r.due_at, r.priority DESC, r.id LIMIT $2`+s.dialect.skipLocked+`)
+				ORDER BY r.due_at LIMIT $2`+s.dialect.skipLocked+`)
 			UPDATE runs SET taken_over = CASE WHEN lease_owner = '' THEN 0 ELSE 1 END, workers_lost = workers_lost + CASE WHEN lease_owner = '' THEN 0 ELSE 1 END,
 				lease_owner = $3, lease_epoch = lease_epoch + 1, lease_until = $4, lease_ttl = $5
 			WHERE id IN (SELECT id FROM due) RETURNING `+runColumns, micros(t.now), int64(limit), owner, micros(t.now.Add(ttl)), ttl.Microseconds())

@@ -36,6 +36,9 @@ type dialect struct {
 	// now is the expression of the database's clock, taken anew wherever it stands;
 	// "" takes the process's wallClock.
 	now string
+	// inOrder has the statements of a transaction read an index in its order, see
+	// claimTx; "" where nothing needs to be said.
+	inOrder string
 	// arrays says that a parameter can be an array, see bulk.
 	arrays bool
 	// committers is how many groups of webhooks are committed at once: on
@@ -68,6 +71,7 @@ var postgresDialect = dialect{
 	forUpdate:     " FOR UPDATE",
 	skipLocked:    " FOR UPDATE SKIP LOCKED",
 	now:           "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
+	inOrder:       "set_config('enable_bitmapscan', 'off', true)",
 	arrays:        true,
 	committers:    2,
 	migrationLock: "SELECT set_config('idle_in_transaction_session_timeout', '0', true), pg_advisory_xact_lock(1634497905, hashtext(current_schema()))",
