@@ -208,7 +208,7 @@ func (c *tappedConn) ExecContext(ctx context.Context, query string, args []drive
 }
 
 func (c *tappedConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	if strings.HasPrefix(query, "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp())") {
+	if strings.HasPrefix(query, "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp())") && !strings.Contains(query, ",") {
 		if c.gate.died() {
 			return nil, errDead
 		}
