@@ -51,8 +51,8 @@ func (f *flapping) cordons(t *testing.T) []auditv1.Event {
 func (f *flapping) count(t *testing.T, kinds ...journal.Kind) int {
 	t.Helper()
 	n, own := 0, map[string]bool{}
-	for _, en := range f.logged(t, journal.CandidateCreated) {
-		own[en.Fingerprint] = true
+	for _, en := range f.logged(t, journal.EpisodeOpened) {
+		own[en.Fingerprint] = own[en.Fingerprint] || en.CreatesCandidate()
 	}
 	for _, kind := range kinds {
 		for _, en := range f.logged(t, kind) {

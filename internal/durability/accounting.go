@@ -238,16 +238,18 @@ func (a *accountant) acknowledged() {
 		claimed int
 	}{{journal.EpisodeOpened, sum.opened}, {journal.EpisodeReopened, sum.reopened}, {journal.EpisodeClosed, sum.closed},
 		{journal.CandidateCreated, sum.candidates}, {journal.AlertRejected, sum.rejected}} {
-		if n := a.kinds(c.kind); n < c.claimed {
+		if n := a.entries(c.kind); n < c.claimed {
 			a.violated(RuleAcknowledged, fmt.Sprintf("answers with 200 tell of %d × %s, the journal of %d", c.claimed, c.kind, n))
 		}
 	}
 }
 
-func (a *accountant) kinds(kind journal.Kind) int {
+// entries counts the entries of a kind; a candidate may be told of by the entry
+// that opens its episode.
+func (a *accountant) entries(kind journal.Kind) int {
 	n := 0
 	for _, en := range a.Journal {
-		if en.Kind == kind {
+		if en.Kind == kind || kind == journal.CandidateCreated && en.CreatesCandidate() {
 			n++
 		}
 	}
@@ -279,11 +281,12 @@ func (a *accountant) fates() {
 	again, requeued := map[string]int{}, map[string]int{} // by episode; by episode and playbook
 	matched := map[string][]string{}                      // episode -> playbooks
 	for _, en := range a.Journal {
-		switch en.Kind {
-		case journal.CandidateCreated:
+		if en.CreatesCandidate() {
 			pair := en.EpisodeID + " " + en.Playbook
 			created[pair] = append(created[pair], en)
 			matched[en.EpisodeID] = append(matched[en.EpisodeID], en.Playbook)
+		}
+		switch en.Kind {
 		case journal.CandidateEnded, journal.RunCreated, journal.RunJoined, journal.RunAttached:
 			pair := en.EpisodeID + " " + en.Playbook
 			fates[pair] = append(fates[pair], en)

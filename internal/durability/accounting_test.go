@@ -48,8 +48,7 @@ func (b *book) seal(t *testing.T) Record {
 func (b *book) episode(from, to float64, id, playbook, run string) {
 	b.Accepted = append(b.Accepted, Acceptance{Sent: at(from - .01), At: at(from + .01), Answer: receiver.Answer{Opened: 1, Candidates: 1},
 		Alerts: []AcceptedAlert{{Fingerprint: "fp-" + id, Status: "firing"}}})
-	b.write(from, journal.Entry{Kind: journal.EpisodeOpened, EpisodeID: id, Fingerprint: "fp-" + id, AlertName: playbook})
-	b.write(from, journal.Entry{Kind: journal.CandidateCreated, EpisodeID: id, Playbook: playbook})
+	b.write(from, journal.Entry{Kind: journal.EpisodeOpened, EpisodeID: id, Fingerprint: "fp-" + id, AlertName: playbook, CandidateID: "c-" + id, Playbook: playbook})
 	b.write(from+.1, journal.Entry{Kind: journal.RunCreated, EpisodeID: id, Playbook: playbook, RunID: run, Target: &deployment})
 	b.Candidates = append(b.Candidates, store.Candidate{ID: "c-" + id, EpisodeID: id, Playbook: playbook, Phase: store.Done, Outcome: store.Joined, RunID: run})
 	b.Accepted = append(b.Accepted, Acceptance{Sent: at(to - .01), At: at(to + .01), Answer: receiver.Answer{Closed: 1},

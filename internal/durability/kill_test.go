@@ -406,14 +406,15 @@ func (b *balance) read(ctx context.Context, c *client.Client) error {
 		}
 		for _, en := range list.Items {
 			b.seq = en.Seq
+			if en.CreatesCandidate() {
+				b.candidates++
+			}
 			switch en.Kind {
 			case journal.EpisodeOpened, journal.EpisodeReopened:
 				b.opened++
 				b.candidates += queuedAgain(en)
 			case journal.EpisodeClosed:
 				b.closed++
-			case journal.CandidateCreated:
-				b.candidates++
 			case journal.RunCreated:
 				b.fates++
 				b.runs++

@@ -31,7 +31,7 @@ func TestHealed(t *testing.T) {
 	require.Equal(t, store.Healed, run.Outcome, run.Message)
 	require.Equal(t, []string{"workload.restart Deployment/shop/web"}, w.calls)
 	require.Equal(t, []string{
-		"episode.opened", "candidate.created", "run.created", "guard.decided admit", "run.planned", "step.intent", "step.done done",
+		"episode.opened", "run.created", "guard.decided admit", "run.planned", "step.intent", "step.done done",
 		"verify.started", "verify.verdict healed", "run.ended healed",
 	}, w.log())
 }

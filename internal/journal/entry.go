@@ -23,7 +23,7 @@ const (
 	AlertRejected     Kind = "alert.rejected"  // a bad alert inside a good envelope
 	AlertUnmatched    Kind = "alert.unmatched" // no playbook matches
 	AlertOrphan       Kind = "alert.resolved-without-firing"
-	CandidateCreated  Kind = "candidate.created"
+	CandidateCreated  Kind = "candidate.created"  // beside the first, which episode.opened names: see CreatesCandidate
 	CandidateRequeued Kind = "candidate.requeued" // what it was resolved to is gone or replaced: its target is looked for anew
 	CandidateEnded    Kind = "candidate.ended"    // could not become or join a run: outcome and reason
 	RunCreated        Kind = "run.created"
@@ -108,4 +108,11 @@ type Entry struct {
 
 	PrevHash string `json:"prevHash,omitempty"` // hex SHA-256 of the entry before
 	Hash     string `json:"hash,omitempty"`
+}
+
+// CreatesCandidate reports whether the entry tells of a candidate for the first
+// time. The first candidate of an episode is told of by the entry that opens it,
+// each further one by an entry of its own.
+func (e Entry) CreatesCandidate() bool {
+	return e.Kind == CandidateCreated || e.Kind == EpisodeOpened && e.CandidateID != ""
 }

@@ -89,7 +89,7 @@ func (t *txn) lockScopes(ctx context.Context, scopes []string) error {
 // its worker knows of.
 func (t *txn) nobodyJoined(ctx context.Context, run string, known int) error {
 	var joined int
-	if err := t.QueryRowContext(ctx, "SELECT COUNT(*) FROM candidates WHERE run_id = $1 AND outcome = 'joined'", run).Scan(&joined); err != nil {
+	if err := t.QueryRowContext(ctx, "SELECT COUNT(*) FROM candidates WHERE run_id = $1 AND run_id <> '' AND outcome = 'joined'", run).Scan(&joined); err != nil {
 		return fmt.Errorf("count the candidates: %w", err)
 	}
 	if joined > known {

@@ -127,7 +127,7 @@ func (t *txn) candidate(ctx context.Context, id, suffix string) (Candidate, erro
 // the oldest first, each with its episode as it is now.
 func (s *Store) RunCandidates(ctx context.Context, runID string) ([]Candidate, error) {
 	out, err := collect(ctx, s.read, scanCandidate, "SELECT "+candidateColumns+` FROM candidates c JOIN episodes e ON e.id = c.episode_id
-		WHERE c.run_id = $1 AND c.outcome = 'joined' ORDER BY c.created_at, c.id`, text(runID))
+		WHERE c.run_id = $1 AND c.run_id <> '' AND c.outcome = 'joined' ORDER BY c.created_at, c.id`, text(runID))
 	return out, s.wrap("read the candidates of the run", err)
 }
 
@@ -150,7 +150,7 @@ func (t *txn) requeue(ctx context.Context, runID string, at time.Time) error {
 		return nil
 	}
 	cands, err := collect(ctx, t, scanCandidate, "SELECT "+candidateColumns+` FROM candidates c JOIN episodes e ON e.id = c.episode_id
-		WHERE c.run_id = $1 AND c.outcome = 'joined' AND c.expires_at > $2 AND c.requeues < $3 AND e.is_open = 1 ORDER BY c.created_at, c.id`,
+		WHERE c.run_id = $1 AND c.run_id <> '' AND c.outcome = 'joined' AND c.expires_at > $2 AND c.requeues < $3 AND e.is_open = 1 ORDER BY c.created_at, c.id`,
 		runID, micros(at), int64(MaxRequeues))
 	if err != nil {
 		return fmt.Errorf("read the candidates: %w", err)

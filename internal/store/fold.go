@@ -56,7 +56,10 @@ type episode struct {
 	Episode
 	doc   string // its alert
 	fresh bool   // it is not in the database yet
-	dirty bool
+	// unnamed is the place, among the folding's entries, of the one that opens the
+	// episode, as long as it names no candidate; -1: there is none.
+	unnamed int
+	dirty   bool
 	// playbooks are those that have a candidate.
 	playbooks map[string]bool
 }
@@ -87,6 +90,7 @@ func (f *folding) foldFiring(ctx context.Context, o *observed, sig *signal, res 
 			e := ep.entry(journal.AlertUnmatched, f.now)
 			e.Message = "no playbook matches the alert"
 			f.entries = append(f.entries, e)
+			ep.unnamed = -1
 		}
 	case !ep.Open:
 		if err := f.reopen(ctx, o, ep); err != nil {
@@ -144,7 +148,7 @@ func (f *folding) open(o *observed, sig *signal) (*episode, error) {
 		return nil, err
 	}
 	ep := &episode{Episode: Episode{ID: id, Signal: sig.Signal, Cluster: o.Cluster, Alert: o.Alert, Open: true, OpenedAt: f.now, LastSeen: f.now},
-		doc: o.doc, fresh: true, dirty: true}
+		doc: o.doc, fresh: true, dirty: true, unnamed: len(f.entries)}
 	f.opened = append(f.opened, ep)
 	sig.latest, sig.episodeID = ep, ep.ID
 	f.point(sig)
@@ -201,7 +205,9 @@ func (f *folding) set(ep *episode, o *observed, open bool, closedAt time.Time) {
 	}
 }
 
-// queue queues the playbooks that have no candidate in this episode yet.
+// queue queues the playbooks that have no candidate in this episode yet. The first
+// of an episode that opens is named by the entry that opens it: most have but one,
+// and a row of the log costs as much as the candidate itself.
 func (f *folding) queue(o *observed, ep *episode) (int, error) {
 	added := 0
 	for _, p := range o.Playbooks {
@@ -220,6 +226,11 @@ func (f *folding) queue(o *observed, ep *episode) (int, error) {
 		f.queued = append(f.queued, []any{id, ep.ID, name, text(p.Hash), int64(p.Priority), flag(p.Exclusive), "queued",
 			micros(f.now), micros(f.now), micros(f.now.Add(p.ExpireAfter))})
 		added++
+		if ep.fresh && ep.unnamed >= 0 {
+			opens := &f.entries[ep.unnamed]
+			opens.CandidateID, opens.Playbook, ep.unnamed = id, p.Name, -1
+			continue
+		}
 		e := ep.entry(journal.CandidateCreated, f.now)
 		e.CandidateID, e.Playbook = id, p.Name
 		f.entries = append(f.entries, e)

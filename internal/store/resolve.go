@@ -230,7 +230,7 @@ func (t *txn) supersede(ctx context.Context, run Run, winner Candidate, res *Res
 	if run.Phase != Queued || !run.AdmittedAt.IsZero() || !run.IntentAt.IsZero() {
 		return nil
 	}
-	needed, err := exists(ctx, t, "SELECT 1 FROM candidates WHERE run_id = $1 AND episode_id <> $2 AND outcome = 'joined' LIMIT 1", run.ID, winner.EpisodeID)
+	needed, err := exists(ctx, t, "SELECT 1 FROM candidates WHERE run_id = $1 AND run_id <> '' AND episode_id <> $2 AND outcome = 'joined' LIMIT 1", run.ID, winner.EpisodeID)
 	if err != nil {
 		return fmt.Errorf("look who needs the run: %w", err)
 	}

@@ -236,7 +236,7 @@ func (p *pruner) episodes(ctx context.Context, cutoff int64) (int64, error) {
 
 func (p *pruner) runs(ctx context.Context, cutoff int64) (int64, error) {
 	ids, err := p.oldest(ctx, fmt.Sprintf(`SELECT r.id FROM runs r WHERE r.created_at < $1 AND r.phase = 'done' AND r.ended_at < $1
-		AND NOT EXISTS (SELECT 1 FROM candidates c WHERE c.run_id = r.id)
+		AND NOT EXISTS (SELECT 1 FROM candidates c WHERE c.run_id = r.id AND c.run_id <> '')
 		AND NOT EXISTS (SELECT 1 FROM run_locks l WHERE l.run_id = r.id)
 		AND NOT EXISTS (SELECT 1 FROM reservations v WHERE v.run_id = r.id AND v.released_at = 0)
 		ORDER BY r.created_at, r.id LIMIT %d`, pruneRuns), cutoff)
