@@ -53,16 +53,17 @@ fuzz: ## fuzz the decoder, the loader and the matcher index for a minute each
 	$(GO) test -run '^$$' -fuzz FuzzLoad -fuzztime 60s -fuzzminimizetime 10x ./playbooks
 	$(GO) test -run '^$$' -fuzz FuzzMatchIndex -fuzztime 60s -fuzzminimizetime 10x ./playbooks
 
+# The tests that have a long form; internal/soak_test.go compares the list with them.
+LONG = TestBackupAndRestoreHoldAFewRows|TestBackupsUnderLoadAreConsistent|TestCrashAtEveryPoint|TestHoldsNoMoreAfterManyAlertsThanAfterTheFirst|TestNoCapIsExceededInAnyStorm|TestSchedulerAgrees|TestStormsOnARealControlPlane|TestTheEngineExceedsNoCap|TestTheModelMissesEachGuard
+
 # The kills run under the race detector in their long form; what else is long runs
-# without it, and with it in the form of `make test`: a storm of 10,000 alerts ten
-# times slower is another storm, and the deaths at every point are one after another.
-soak: ## the long forms, more than an hour: fuzzing, 200 kills on each database with their accounting, storms, a death at every point; all tests under the race detector
+# without it, and with it in `make race`: a storm of 10,000 alerts ten times slower
+# is another storm, and the deaths at every point are one after another.
+soak: ## the long forms, an hour and more: fuzzing, 200 kills on each database with their accounting, storms, leaks, a death at every point
 	$(MAKE) fuzz
 	ALERTMEDIC_SOAK=1 ALERTMEDIC_SOAK_REPORT=$(CURDIR)/soak-report.txt $(TESTENV) -postgres -- \
-	  $(GO) test -race -v -count 1 -timeout 60m -run TestKill ./internal/durability
-	ALERTMEDIC_SOAK=1 $(TESTENV) -postgres -- $(GO) test -count 1 -p 1 -timeout 90m -skip TestKill \
-	  $$(grep -rl --include='*_test.go' ALERTMEDIC_SOAK . | xargs -n 1 dirname | sort -u)
-	$(MAKE) race
+	  $(GO) test -race -v -count 1 -timeout 90m -run TestKill ./internal/durability
+	ALERTMEDIC_SOAK=1 $(TESTENV) -postgres -- $(GO) test -count 1 -p 1 -timeout 90m -run '^($(LONG))$$' ./internal/...
 
 cluster-up: ## leave a control plane running and print its kubeconfig and addresses
 	$(GO) run ./hack/clusterctl up -monitoring -rules '$(CURDIR)/rules/*.yaml' -webhook http://127.0.0.1:9095/api/v1/webhook
