@@ -119,11 +119,12 @@ func acceptSome(ctx context.Context, s *store.Store, n *int64) (time.Duration, e
 	return time.Since(began), errors.Join(errs...)
 }
 
-// claimSome claims 800 candidates, eight at a time, as an engine does; the
-// median of one claim.
+// claimSome claims 400 candidates, eight at a time, and ends them, as an engine
+// does: the next claim need not step over those that are being worked on. It
+// returns the median of one claim.
 func claimSome(ctx context.Context, s *store.Store) (time.Duration, error) {
 	var took []time.Duration
-	for range 100 {
+	for range 50 {
 		began := time.Now()
 		got, err := s.ClaimCandidates(ctx, "bench", time.Minute, 8)
 		if err != nil {
@@ -133,6 +134,11 @@ func claimSome(ctx context.Context, s *store.Store) (time.Duration, error) {
 			return 0, errors.New("nothing to claim")
 		}
 		took = append(took, time.Since(began))
+		for _, c := range got {
+			if _, err := s.ResolveCandidate(ctx, c, store.Resolution{Outcome: store.Suppressed, Reason: "condition"}); err != nil {
+				return 0, err
+			}
+		}
 	}
 	slices.Sort(took)
 	return percentile(took, 0.5), nil
