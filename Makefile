@@ -42,8 +42,8 @@ generate: ## rewrite the generated references: JSON Schema, OpenAPI, CLI
 	$(GO) test -count=1 ./internal/api -run TestOpenAPI -update
 	$(GO) test -count=1 ./cmd/alertmedic -run 'TestDocs|TestGolden' -update
 
-bench: ## measure what docs/benchmarks.md promises and write it there, about 10 minutes (RUN=regex selects)
-	$(GO) run ./hack/bench $(if $(RUN),-run '$(RUN)',-write docs/benchmarks.md)
+bench: ## measure what docs/benchmarks.md promises and write it there, 10 minutes or more (RUN=regex selects and only prints, WRITE=1 writes that too)
+	$(GO) run ./hack/bench $(if $(RUN),-run '$(RUN)') $(if $(RUN),$(if $(WRITE),-write docs/benchmarks.md),-write docs/benchmarks.md)
 
 bench-packages: ## benchmarks of the packages
 	$(GO) test -run '^$$' -bench . -benchmem ./playbooks ./internal/alert ./internal/store ./receiver

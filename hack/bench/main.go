@@ -6,7 +6,8 @@
 // two measured in turns, so that what else the machine does touches both. It
 // starts what it needs: a PostgreSQL with fsync, a control plane, and the
 // service as a process of its own. With -write the tables replace those between
-// the markers of the file, and the JSON is written beside it.
+// the markers of the file, and the JSON is written beside it; with -run as well
+// only the tables of what was run, which say when.
 package main
 
 import (
@@ -105,6 +106,13 @@ func run(ctx context.Context, args []string) (err error) {
 	fmt.Println()
 	b.report.markdown(os.Stdout)
 	if *write != "" {
+		if *pattern != "" {
+			earlier, err := readReport(*write)
+			if err != nil {
+				return err
+			}
+			b.report = b.report.into(earlier, scenarios)
+		}
 		if err := b.report.write(*write); err != nil {
 			return err
 		}

@@ -30,6 +30,9 @@ type row struct {
 	Least  bool    `json:"atLeast,omitempty"`
 	OK     bool    `json:"reached,omitempty"`
 	Note   string  `json:"note,omitempty"`
+	// Apart is when the row was measured in a run of its own, after the one that the
+	// report is of.
+	Apart time.Time `json:"measuredApart,omitzero"`
 }
 
 type report struct {
@@ -164,7 +167,11 @@ func (r report) markdown(w io.Writer) {
 	for _, row := range r.Rows {
 		if row.Scenario != last {
 			last = row.Scenario
-			fmt.Fprintf(w, "\n### %s\n\n| figure | median | min–max | unit | must reach | |\n|---|---:|---:|---|---|---|\n", last)
+			fmt.Fprintf(w, "\n### %s\n\n", last)
+			if !row.Apart.IsZero() {
+				fmt.Fprintf(w, "In a run of its own on %s.\n\n", row.Apart.Format("2006-01-02 15:04 UTC"))
+			}
+			fmt.Fprint(w, "| figure | median | min–max | unit | must reach | |\n|---|---:|---:|---|---|---|\n", last)
 		}
 		what := row.What
 		if row.Note != "" {
@@ -181,6 +188,49 @@ const (
 	beginMark = "<!-- begin: written by make bench -->"
 	endMark   = "<!-- end: written by make bench -->"
 )
+
+// into puts the scenarios that r has measured, or failed to, in the place of those
+// of an earlier report, in the order of all.
+func (r report) into(earlier report, all []scenario) report {
+	measured := func(name string) bool {
+		return slices.ContainsFunc(r.Rows, func(row row) bool { return row.Scenario == name }) ||
+			slices.ContainsFunc(r.Failures, func(f string) bool { return strings.HasPrefix(f, name+": ") })
+	}
+	out := earlier
+	out.Rows, out.Failures = nil, nil
+	for _, s := range all {
+		from, apart := earlier, measured(s.name)
+		if apart {
+			from = r
+		}
+		for _, row := range from.Rows {
+			if row.Scenario == s.name {
+				if apart {
+					row.Apart = r.Machine.Date
+				}
+				out.Rows = append(out.Rows, row)
+			}
+		}
+		for _, f := range from.Failures {
+			if strings.HasPrefix(f, s.name+": ") {
+				out.Failures = append(out.Failures, f)
+			}
+		}
+	}
+	return out
+}
+
+// readReport reads the JSON that write has left.
+func readReport(path string) (report, error) {
+	var r report
+	doc, err := os.ReadFile(jsonBeside(path))
+	if err == nil {
+		err = json.Unmarshal(doc, &r)
+	}
+	return r, err
+}
+
+func jsonBeside(path string) string { return strings.TrimSuffix(path, ".md") + ".json" }
 
 // write replaces the tables of a file and writes the JSON beside it.
 func (r report) write(path string) error {
@@ -201,7 +251,7 @@ func (r report) write(path string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(strings.TrimSuffix(path, ".md")+".json", append(doc, '\n'), 0o644); err != nil { //nolint:gosec // a document
+	if err := os.WriteFile(jsonBeside(path), append(doc, '\n'), 0o644); err != nil { //nolint:gosec // a document
 		return err
 	}
 	return os.WriteFile(path, []byte(out.String()), 0o644) //nolint:gosec // a document
