@@ -171,7 +171,7 @@ func (r report) markdown(w io.Writer) {
 			if !row.Apart.IsZero() {
 				fmt.Fprintf(w, "In a run of its own on %s.\n\n", row.Apart.Format("2006-01-02 15:04 UTC"))
 			}
-			fmt.Fprint(w, "| figure | median | min–max | unit | must reach | |\n|---|---:|---:|---|---|---|\n", last)
+			fmt.Fprint(w, "| figure | median | min–max | unit | must reach | |\n|---|---:|---:|---|---|---|\n")
 		}
 		what := row.What
 		if row.Note != "" {

@@ -37,5 +37,6 @@ func TestAPartOfTheFiguresIsMeasuredAgain(t *testing.T) {
 	text, err := os.ReadFile(path)
 	require.NoError(t, err)
 	require.True(t, strings.HasPrefix(string(text), "before\n") && strings.HasSuffix(string(text), "after\n"))
+	require.Contains(t, string(text), "|---|---:|---:|---|---|---|\n| rate | 3 |")
 	require.Equal(t, 2, strings.Count(string(text), "In a run of its own on 2026-03-01 13:00 UTC."))
 }
