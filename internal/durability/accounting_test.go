@@ -151,6 +151,40 @@ func TestAccountReplan(t *testing.T) {
 	}
 }
 
+// Of a run all of whose calls were refused, and that has ended, the next may delete
+// the pod; without the next it is a change of nobody.
+func TestAccountRefused(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]int{"the next asks for it": 0, "nobody asks for it": 1} {
+		b := honest()
+		b.Playbooks["late"] = []string{"late"}
+		b.drop(kindOf(journal.StepDone, "run2"))
+		b.drop(kindOf(journal.RunEnded, "run2"))
+		b.Audit[1].Code, b.Calls[1].Status, b.Calls[1].Answered = 503, 503, 503
+		for i := range b.Runs {
+			if b.Runs[i].ID == "run2" {
+				b.Runs[i].Outcome = store.Suppressed
+			}
+		}
+		b.write(19, journal.Entry{Kind: journal.RunEnded, RunID: "run2", Outcome: string(store.Suppressed), Target: &deployment})
+		b.Alive["pod1"] = at(42.1)
+		b.episode(40, 48, "e4", "late", "run4")
+		b.planned(42, "run4", "delete", "pod1")
+		b.change(42.1, "id4", "", "", "pod1", "delete", 200)
+		if want == 0 {
+			b.step(42, journal.StepIntent, "run4", "delete")
+			b.step(44, journal.StepDone, "run4", "delete").Message = "pod web is gone"
+		}
+		b.closed(48, "e4")
+		b.ended(49, "run4", store.Healed)
+		report := Account(b.seal(t))
+		require.Len(t, report.Violations, want, "%s: %s", name, report)
+		for _, v := range report.Violations {
+			require.Equal(t, RuleOwned, v.Rule)
+		}
+	}
+}
+
 // drop removes the entries that match.
 func (b *book) drop(match func(journal.Entry) bool) {
 	var left []journal.Entry

@@ -44,6 +44,11 @@ func (st *stepStory) within(at time.Time) bool {
 	return st.finished == nil || at.Before(st.finished.At.Add(slack))
 }
 
+// over reports whether the run had ended by then.
+func (s *runStory) over(at time.Time) bool {
+	return len(s.ended) > 0 && at.After(s.ended[0].At.Add(slack))
+}
+
 // owned gives each change of the audit log to the step that made it.
 func (a *accountant) owned() {
 	audited := map[string]bool{}
@@ -81,7 +86,9 @@ func (a *accountant) own(m Mutation) {
 				continue
 			}
 			near = append(near, st)
-			if st.within(m.At) {
+			// A deletion carries no run: one that ended with all its calls refused may
+			// have left the pod to the next.
+			if st.within(m.At) && (m.Run != "" || !s.over(m.At)) {
 				owners = append(owners, st)
 			}
 		}
