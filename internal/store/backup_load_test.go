@@ -32,15 +32,23 @@ type load struct {
 	mu     sync.Mutex
 	acked  []string
 	driven atomic.Int64
+	ahead  chan struct{} // one for each alert whose run has not begun
 }
 
 func startLoad(t *testing.T, f *fixture) *load {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &load{f: f, stop: cancel}
+	// What is accepted goes no further ahead than this of what becomes of it: a
+	// backlog that grows would have each backup take longer than the one before.
+	l := &load{f: f, stop: cancel, ahead: make(chan struct{}, 200)}
 	for i := range 4 {
 		l.wg.Go(func() {
-			for n := 0; ctx.Err() == nil; n++ {
+			for n := 0; ; n++ {
+				select {
+				case l.ahead <- struct{}{}:
+				case <-ctx.Done():
+					return
+				}
 				fp := fmt.Sprintf("load-%d-%d", i, n)
 				f.accept(t, firing(fp, playbook(fmt.Sprint("p", i), 0)))
 				l.mu.Lock()
@@ -82,6 +90,10 @@ func (l *load) drive(t *testing.T) {
 			l.f.apply(t, end(r, store.Healed, ""))
 		}
 		l.driven.Add(1)
+		select {
+		case <-l.ahead:
+		default: // one that was claimed again, after its lease
+		}
 	}
 }
 

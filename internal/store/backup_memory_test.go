@@ -105,7 +105,7 @@ func TestBackupAndRestoreHoldAFewRows(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(10)) // garbage is not what is held
 	entries := 20_000
 	if soak {
-		entries = 1_000_000
+		entries = 200_000
 	}
 	for _, d := range dialects {
 		if !d.ok() {
