@@ -324,11 +324,11 @@ func (a *app) snapshotPlaybooks(ctx context.Context, set *playbooks.Set) error {
 // stops all.
 func (a *app) run(ctx context.Context, reload <-chan struct{}) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return a.engine.Run(ctx) })
+	g.Go(func() error { return a.whenSound(ctx, a.engine.Run) })
 	g.Go(func() error { return a.deliverer.Run(ctx) })
 	g.Go(func() error { return a.checkpoints(ctx) })
 	g.Go(func() error { return a.presence(ctx) })
-	g.Go(func() error { return a.retention(ctx) })
+	g.Go(func() error { return a.whenSound(ctx, a.retention) })
 	g.Go(func() error { return a.reviewRights(ctx) })
 	g.Go(func() error {
 		if err := a.kube.Ping(ctx); err != nil && ctx.Err() == nil {
@@ -358,4 +358,14 @@ func (a *app) run(ctx context.Context, reload <-chan struct{}) error {
 		}
 	})
 	return g.Wait()
+}
+
+// whenSound does nothing until the store is known to be undamaged: a lock or a
+// cooldown that cannot be read is one that would not be kept. Where it is damaged
+// the process stays, so that /-/ready and the API can say so.
+func (a *app) whenSound(ctx context.Context, run func(context.Context) error) error {
+	if err := a.store.Sound(ctx); err != nil {
+		return nil //nolint:nilerr // the store has told of the damage; or ctx has ended
+	}
+	return run(ctx)
 }

@@ -320,6 +320,9 @@ func OpenForBackup(ctx context.Context, dsn string) (s *Store, stopped bool, err
 	if s.db, s.read, err = s.dialect.open(ctx, loc, 2, nil); err != nil {
 		return s, false, s.wrap("open the database "+loc.shown, err)
 	}
+	if err := s.checkWhole(ctx); err != nil {
+		return s, false, s.wrap("open the database "+loc.shown, err)
+	}
 	have, err := schemaVersion(ctx, s.read)
 	if err != nil {
 		return s, false, s.wrap("read the schema of "+loc.shown+"; is this alertmedic's database?", err)

@@ -48,7 +48,7 @@ func (s *Store) wrap(what string, err error) error {
 		return fmt.Errorf("%s: %w (%s): stop the other process, SQLite serves one only: %w", what, ErrBusy, s.loc.shown, err)
 	case faultCorrupt:
 		err = s.corrupt(err)
-		s.health.found(err)
+		s.foundDamage(err)
 		return fmt.Errorf("%s: %w", what, err)
 	case faultFull:
 		return fmt.Errorf("%s: %w: the disk of %s is full, free some space: %w", what, ErrUnavailable, s.loc.shown, err)

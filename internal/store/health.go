@@ -18,7 +18,7 @@ type health struct {
 	failed error
 	// damaged is set once, when a page of an SQLite file turns out to be damaged.
 	// Nothing is written after that: it would make the damage worse, and what is
-	// acknowledged might not be read again. A restart checks the whole file.
+	// acknowledged might not be read again. A restart checks the whole file first.
 	damaged error
 	// files are what SQLite has open, by the path that a restart would look at.
 	files []openFile
@@ -94,13 +94,22 @@ func (h *health) lastFailure() error {
 	return h.failed
 }
 
-// found notes a damage, the first one for good.
-func (h *health) found(err error) {
+// found notes a damage, the first one for good, and reports whether this is it.
+func (h *health) found(err error) (first bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.damaged == nil {
-		h.damaged = err
+	if h.damaged != nil {
+		return false
 	}
+	h.damaged = err
+	return true
+}
+
+// damage is what was found, nil if nothing was.
+func (h *health) damage() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.damaged
 }
 
 // checkThere refuses to make a new database where one has been: whatever was

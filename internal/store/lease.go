@@ -65,9 +65,13 @@ func (t *txn) renew(ctx context.Context, table, live, id string, lease Lease, tt
 // can be taken over at once and not only when its leases have run out.
 func (s *Store) endLeases(ctx context.Context) error {
 	return s.inTx(ctx, "end the leases of the process before", func(t *txn) error {
-		for _, table := range []string{"runs", "candidates", "outbox", "leases"} {
-			if err := t.exec(ctx, "UPDATE "+table+" SET lease_until = 0 WHERE lease_until > 0"); err != nil {
-				return fmt.Errorf("%s: %w", table, err)
+		// Only what can still be claimed: the rows that are done are many, and no
+		// index has them all.
+		for _, open := range []struct{ table, where string }{
+			{"runs", "phase <> 'done' AND "}, {"candidates", "phase = 'queued' AND "}, {"outbox", "status = 'pending' AND "}, {"leases", ""},
+		} {
+			if err := t.exec(ctx, "UPDATE "+open.table+" SET lease_until = 0 WHERE "+open.where+"lease_until > 0"); err != nil {
+				return fmt.Errorf("%s: %w", open.table, err)
 			}
 		}
 		return nil

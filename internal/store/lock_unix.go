@@ -58,6 +58,44 @@ func (l *fileLock) marked() (bool, error) {
 	return info.Size() > 0, nil
 }
 
+// suspectMark follows lockMark when the database was found to be damaged.
+const suspectMark = "It was found to be damaged: all of it is checked before it is used again.\n"
+
+// suspect makes the next process check the whole database before it uses it. It
+// does nothing where none has been used yet.
+func (l *fileLock) suspect() error {
+	if marked, err := l.marked(); !marked || err != nil {
+		return err
+	}
+	if _, err := l.f.WriteAt([]byte(suspectMark), int64(len(lockMark))); err != nil {
+		return fmt.Errorf("note the damage in the lock file: %w", err)
+	}
+	if err := l.f.Sync(); err != nil {
+		return fmt.Errorf("note the damage in the lock file: %w", err)
+	}
+	return nil
+}
+
+// suspected reports whether suspect was called since the last clear.
+func (l *fileLock) suspected() (bool, error) {
+	info, err := l.f.Stat()
+	if err != nil {
+		return false, fmt.Errorf("look at the lock file: %w", err)
+	}
+	return info.Size() > int64(len(lockMark)), nil
+}
+
+// clear takes back what suspect noted: the whole database was checked.
+func (l *fileLock) clear() error {
+	if suspected, err := l.suspected(); !suspected || err != nil {
+		return err
+	}
+	if err := l.f.Truncate(int64(len(lockMark))); err != nil {
+		return fmt.Errorf("take back the note of a damage in the lock file: %w", err)
+	}
+	return nil
+}
+
 // release drops the lock. The file stays: removing it would let a third process
 // lock a new file while a second one holds the old.
 func (l *fileLock) release() error {

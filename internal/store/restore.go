@@ -119,7 +119,10 @@ func (s *Store) describeFile(ctx context.Context) (string, error) {
 		return fmt.Sprintf("something that cannot be read (%v)", err), nil
 	}
 	what := ""
-	rows, err := countRows(ctx, db)
+	var rows map[string]int64
+	if err = quickCheck(ctx, db); err == nil {
+		rows, err = countRows(ctx, db)
+	}
 	switch {
 	case err != nil:
 		what = fmt.Sprintf("something that cannot be read (%v)", err)

@@ -45,12 +45,14 @@ type Store struct {
 	metrics   *metrics
 	changes   changes
 	health    health
+	checked   chan struct{} // closed when the whole file has been checked
 	// ord orders what is written at the same microsecond. It starts at the time
 	// of the start, so that it ascends across restarts as well.
 	ord atomic.Int64
 
 	accepts  chan acceptRequest
 	closing  chan struct{}
+	stop     context.CancelFunc // ends the check of the file; nil where none goes on
 	closeOne sync.Once
 	closeErr error
 	workers  sync.WaitGroup
@@ -58,7 +60,9 @@ type Store struct {
 
 // Open opens the database, checks it and migrates it. The error wraps
 // ErrNewerSchema, ErrCorrupt, ErrBusy or ErrUnavailable where one of them is
-// meant, says what to do, and never holds a password.
+// meant, says what to do, and never holds a password. A large SQLite file is
+// checked while webhooks are accepted already: wait for Sound before acting on
+// what is in it.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	loc, err := parseDSN(o.DSN)
 	if err != nil {
@@ -90,6 +94,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	for range s.dialect.committers {
 		s.workers.Go(s.committer)
 	}
+	s.checkOn(ctx)
 	return s, nil
 }
 
@@ -101,7 +106,7 @@ func newStore(loc location, o Options) (*Store, error) {
 	}
 	s := &Store{
 		dialect: &sqliteDialect, loc: loc, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), flapDwell: o.FlapDwell, metrics: m,
-		accepts: make(chan acceptRequest), closing: make(chan struct{}),
+		accepts: make(chan acceptRequest), closing: make(chan struct{}), checked: make(chan struct{}),
 	}
 	s.ord.Store(time.Now().UnixNano())
 	if loc.url != "" {
@@ -119,6 +124,9 @@ func (s *Store) open(ctx context.Context, o Options) error {
 		wrap = impatiently(wrap)
 	}
 	if s.db, s.read, err = s.dialect.open(ctx, s.loc, cmp.Or(o.MaxOpen, 8), wrap); err != nil {
+		return s.wrap("open the database "+s.loc.shown, err)
+	}
+	if err := s.checkBeforeUse(ctx); err != nil {
 		return s.wrap("open the database "+s.loc.shown, err)
 	}
 	if err := s.migrate(patient(ctx)); err != nil {
@@ -174,6 +182,9 @@ func (s *Store) Wall(t time.Time) time.Time {
 func (s *Store) Close() error {
 	s.closeOne.Do(func() {
 		close(s.closing)
+		if s.stop != nil {
+			s.stop()
+		}
 		s.workers.Wait()
 		s.changes.notify()
 		s.closeErr = s.closeFiles()
