@@ -160,6 +160,10 @@ func (s *Store) backup(ctx context.Context, w io.Writer, o BackupOptions) (Backu
 			return BackupInfo{}, fmt.Errorf("table %s: %w", t.name, err)
 		}
 	}
+	// A damage may hide rows from a reader: without its end this is no backup.
+	if err := s.Sound(ctx); err != nil {
+		return BackupInfo{}, err
+	}
 	info := BackupInfo{BackupHeader: header, Rows: out.rows}
 	if info.SHA256, err = out.end(); err != nil {
 		return info, err

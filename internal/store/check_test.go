@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -133,6 +134,18 @@ func TestADamageOfALargeFile(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, open, 1, "what was refused was never written")
 	require.NoError(t, s.Close())
+}
+
+// What was read from a file that turns out to be damaged is no backup, although
+// nothing was in the way of reading it.
+func TestNoBackupIsTakenOfADamagedFile(t *testing.T) {
+	t.Parallel()
+	f := large(t)
+	damage(t, f.dsn, 36, []byte{0, 0, 0, 9}) // how many pages are free
+	f.Store = f.open(t, t)
+	_, err := f.Backup(tctx, io.Discard, store.BackupOptions{})
+	require.ErrorIs(t, err, store.ErrCorrupt)
+	require.ErrorContains(t, err, "alertmedic restore --force")
 }
 
 // Before a migration writes all over a file, all of it is checked.
