@@ -62,7 +62,7 @@ LONG = TestBackupAndRestoreHoldAFewRows|TestBackupsUnderLoadAreConsistent|TestCr
 soak: ## the long forms, an hour and more: fuzzing, 200 kills on each database with their accounting, storms, leaks, a death at every point
 	$(MAKE) fuzz
 	ALERTMEDIC_SOAK=1 ALERTMEDIC_SOAK_REPORT=$(CURDIR)/soak-report.txt $(TESTENV) -postgres -- \
-	  $(GO) test -race -v -count 1 -timeout 90m -run TestKill ./internal/durability
+	  $(GO) test -race -v -count 1 -timeout 90m -parallel 1 -run TestKill ./internal/durability
 	ALERTMEDIC_SOAK=1 $(TESTENV) -postgres -- $(GO) test -count 1 -p 1 -timeout 90m -run '^($(LONG))$$' ./internal/...
 
 cluster-up: ## leave a control plane running and print its kubeconfig and addresses

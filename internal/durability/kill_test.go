@@ -57,6 +57,7 @@ type trial struct {
 	replicas []*Process
 	random   *rand.Rand
 	since    time.Time
+	least    int // changes that must have been made for the trial to prove anything
 
 	mu    sync.Mutex
 	armed Moment // do how to the process of the next change at this moment
@@ -69,9 +70,9 @@ type trial struct {
 // killed runs one trial. The seed is in the log; ALERTMEDIC_SEED sets it. The
 // same seed makes the same choices, though not at the same instants.
 func killed(t *testing.T, dsn string, replicas int) {
-	kills, each, most, limit := 6, 1, 7, 6*time.Minute
+	kills, each, most, least, limit := 6, 1, 7, 1, 6*time.Minute
 	if soaking() {
-		kills, each, most, limit = 200, 4, 16, 10*time.Minute
+		kills, each, most, least, limit = 200, 4, 16, 50, 10*time.Minute
 	}
 	seed := uint64(time.Now().UnixNano())
 	if s := os.Getenv("ALERTMEDIC_SEED"); s != "" {
@@ -79,7 +80,7 @@ func killed(t *testing.T, dsn string, replicas int) {
 		require.NoError(t, err)
 	}
 	t.Logf("ALERTMEDIC_SEED=%d", seed)
-	k := &trial{t: t, dsn: dsn, random: rand.New(rand.NewPCG(seed, 2)), since: time.Now()}
+	k := &trial{t: t, dsn: dsn, least: least, random: rand.New(rand.NewPCG(seed, 2)), since: time.Now()}
 	cluster := testcluster.Shared(t)
 	k.proxy = NewAPIProxy(t, cluster, 0)
 	k.proxy.DropLate()
@@ -253,8 +254,9 @@ func (k *trial) disturb() {
 	}
 }
 
-// soon is how long a trial waits for a change where it can do without.
-const soon = 3 * time.Second
+// soon is how long a trial waits for a change where it can do without: long
+// enough for a process that was just started, on a slow machine, to get to one.
+const soon = 10 * time.Second
 
 // await does something to the process of the next change at a moment of it, or
 // to nobody when none comes within limit.
@@ -459,7 +461,7 @@ func (k *trial) account(cluster *testcluster.Cluster) {
 	report := Account(r)
 	report.Title = fmt.Sprintf("%s: %d processes on %s, %s", k.t.Name(), len(k.replicas), s.Dialect(), time.Since(k.since).Round(time.Second))
 	report.Publish(k.t)
-	require.Positive(k.t, report.Table.Applied, "nothing was done: the trial proves nothing")
+	require.GreaterOrEqual(k.t, report.Table.Applied, k.least, "so little was changed that the trial proves nothing")
 	if len(k.kills) > 0 {
 		require.Positive(k.t, report.Table.TakenOver, "nobody took anything over: the trial proves nothing")
 	}
