@@ -36,6 +36,10 @@ type weather struct {
 	without []guard.Guard // what is left of the guards, nil for all
 }
 
+// stormyExpiry is limits.expireAfter, for what has changed nothing yet and for what
+// is held after its last change: the end of a play is longer than both together.
+const stormyExpiry = 8 * time.Minute
+
 const stormyPlaybooks = `apiVersion: alertmedic.io/v1alpha1
 kind: Playbook
 metadata: {name: workload}
@@ -123,6 +127,7 @@ func newWeather(t *testing.T, seed uint64) *weather {
 func (w *weather) restart(i int) {
 	w.owners++
 	w.engines[i] = w.newEngine(fmt.Sprint("replica-", w.owners))
+	w.engines[i].ExpireAfter = func(*playbooks.Playbook) time.Duration { return stormyExpiry }
 	w.engines[i].Limits = func(*playbooks.Playbook, *playbooks.Remedy) guard.Limits { return w.limits }
 	if w.without != nil {
 		w.engines[i].Guards = w.without
@@ -171,7 +176,7 @@ func (w *weather) count() {
 func (w *weather) send(a alert.Alert) {
 	pbs := matched(w.set.Match(a.Labels))
 	for i := range pbs {
-		pbs[i].ExpireAfter = 8 * time.Minute
+		pbs[i].ExpireAfter = stormyExpiry
 	}
 	_, err := w.store.Accept(w.t.Context(), store.Batch{Observations: []store.Observation{{Source: "am", Cluster: "c1", Alert: a, Playbooks: pbs}}})
 	require.NoError(w.t, err)
