@@ -189,7 +189,8 @@ func (s *Store) loadFile(ctx context.Context, file string, b *backupReader, o Re
 		}
 	}()
 	fresh := &Store{dialect: &sqliteDialect, loc: location{file: file, shown: s.loc.shown}, db: db, read: db, metrics: s.metrics,
-		log: slog.New(slog.DiscardHandler), closing: make(chan struct{})}
+		log: slog.New(slog.DiscardHandler), closing: make(chan struct{}), checked: make(chan struct{})}
+	close(fresh.checked) // nobody else has written it
 	fresh.ord.Store(time.Now().UnixNano())
 	if err := fresh.migrateTo(ctx, b.header.Schema); err != nil {
 		return nil, err
