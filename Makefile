@@ -63,7 +63,7 @@ soak: ## the long forms, an hour and more: fuzzing, 200 kills on each database w
 	$(MAKE) fuzz
 	ALERTMEDIC_SOAK=1 ALERTMEDIC_SOAK_REPORT=$(CURDIR)/soak-report.txt $(TESTENV) -postgres -- \
 	  $(GO) test -race -v -count 1 -timeout 90m -parallel 1 -run TestKill ./internal/durability
-	ALERTMEDIC_SOAK=1 $(TESTENV) -postgres -- $(GO) test -count 1 -p 1 -timeout 90m -run '^($(LONG))$$' ./internal/...
+	ALERTMEDIC_SOAK=1 $(TESTENV) -postgres -- $(GO) test -count 1 -p 2 -timeout 90m -run '^($(LONG))$$' ./internal/...
 
 cluster-up: ## leave a control plane running and print its kubeconfig and addresses
 	$(GO) run ./hack/clusterctl up -monitoring -rules '$(CURDIR)/rules/*.yaml' -webhook http://127.0.0.1:9095/api/v1/webhook
