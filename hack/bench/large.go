@@ -231,6 +231,9 @@ func export(ctx context.Context) error {
 		return err
 	}
 	defer s.Close()
+	if err := s.Sound(ctx); err != nil { // as when the service has been up for a while
+		return err
+	}
 	out := bufio.NewWriter(io.Discard)
 	lines := json.NewEncoder(out)
 	n := 0
