@@ -46,9 +46,7 @@ func TestALargeFileTakesWebhooksWhileItIsChecked(t *testing.T) {
 	t.Parallel()
 	f := large(t)
 	c := newHeldChecks()
-	opened := c.open(t, f)
-	require.True(t, <-c.begun, "it is in use already")
-	s := <-opened
+	s := c.beside(t, f)
 	_, err := s.Accept(tctx, store.Batch{Observations: []store.Observation{firing("meanwhile", playbook("a", 0))}})
 	require.NoError(t, err)
 	require.NoError(t, s.Ping(tctx))
@@ -65,9 +63,7 @@ func TestACheckThatFailsIsMadeAgain(t *testing.T) {
 	t.Parallel()
 	f := large(t)
 	c := newHeldChecks()
-	opened := c.open(t, f)
-	require.True(t, <-c.begun, "it is in use already")
-	s := <-opened
+	s := c.beside(t, f)
 	c.release <- errors.New("the disk did not answer")
 	<-c.begun
 	ended, cancel := context.WithCancel(tctx)
@@ -84,9 +80,7 @@ func TestCloseEndsTheCheck(t *testing.T) {
 	t.Parallel()
 	f := large(t)
 	c := newHeldChecks()
-	opened := c.open(t, f)
-	require.True(t, <-c.begun, "it is in use already")
-	s := <-opened
+	s := c.beside(t, f)
 	sound := make(chan error, 1)
 	go func() { sound <- s.Sound(tctx) }()
 	require.NoError(t, s.Close())
@@ -125,9 +119,7 @@ func TestADamageOfALargeFile(t *testing.T) {
 	require.NoError(t, s.Close())
 
 	c = newHeldChecks()
-	opened = c.open(t, f)
-	require.True(t, <-c.begun, "it is trusted again")
-	s = <-opened
+	s = c.beside(t, f) // it is trusted again
 	c.release <- nil
 	require.NoError(t, s.Sound(tctx))
 	open, err := s.OpenEpisodes(tctx, "am")
@@ -185,6 +177,14 @@ func (h *heldChecks) open(t *testing.T, f *fixture) <-chan *store.Store {
 		opened <- s
 	}()
 	return opened
+}
+
+// beside opens a database that is in use when its check begins.
+func (h *heldChecks) beside(t *testing.T, f *fixture) *store.Store {
+	t.Helper()
+	opened := h.open(t, f)
+	require.True(t, <-h.begun, "it is checked before it is used")
+	return <-opened
 }
 
 type heldConnector struct {
