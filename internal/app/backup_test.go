@@ -144,6 +144,8 @@ func TestRetentionLooksAsFarBackAsThePlaybooks(t *testing.T) {
 	require.Equal(t, store.Retention{Runs: 48 * time.Hour}, a.retentionOf())
 	a.cfg.Safety.Velocity.Window = 72 * time.Hour // what was taken away is counted from the reservations of ended runs
 	require.Equal(t, store.Retention{Runs: 72 * time.Hour}, a.retentionOf())
+	a.cfg.Safety.Rate.PerNamespace.Burst, a.cfg.Safety.Rate.PerNamespace.Every = 100, time.Hour
+	require.Equal(t, store.Retention{Runs: 100 * time.Hour}, a.retentionOf(), "until then the bucket is not full")
 	long := strings.Replace(fmt.Sprintf(crashPlaybook, "Auto"), "  mode: ", "  limits: {cooldown: {afterFailure: 30d}}\n  mode: ", 1)
 	a = openParts(t, bare(t, t.TempDir(), long))
 	a.cfg.Store.Retention.Runs = 24 * time.Hour

@@ -103,16 +103,17 @@ func (a *app) keepPlaybooks(ctx context.Context) error {
 	return nil
 }
 
-// retentionOf is the configured retention, lengthened where a cooldown, or the
-// window of attempts or of velocity, of the configuration, a playbook or a remedy,
-// must look further back.
+// retentionOf is the configured retention, lengthened where a cooldown, the window
+// of attempts or of velocity, or a token bucket that fills, of the configuration, a
+// playbook or a remedy, must look further back.
 func (a *app) retentionOf() store.Retention {
 	r := store.Retention{Runs: a.cfg.Store.Retention.Runs, Journal: a.cfg.Store.Retention.Journal}
 	if r.Runs == 0 {
 		return r
 	}
 	back := func(l guard.Limits) time.Duration {
-		return max(l.AttemptsWindow, l.CooldownAfterSuccess, l.CooldownAfterFailure, l.RemoveWindow)
+		return max(l.AttemptsWindow, l.CooldownAfterSuccess, l.CooldownAfterFailure, l.RemoveWindow,
+			l.RateGlobal.Fills(), l.RatePlaybook.Fills(), l.RateNamespace.Fills())
 	}
 	r.Runs = max(r.Runs, back(a.cfg.LimitsFor(nil, nil)))
 	for _, pb := range a.playbooks.Current().All() {

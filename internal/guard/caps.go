@@ -154,8 +154,8 @@ func failureDomain(in Input) Decision {
 // NodesScope is the scope of reservations of nodes in a cluster.
 func NodesScope(cluster string) string { return "nodes/" + cluster }
 
-// Scopes returns the scope rows that admission of s must lock, sorted: whatever
-// its guards count in, of runs, reservations, buckets and storms.
+// Scopes returns the scopes that admission of s must lock, sorted: whatever its
+// guards count in, of runs, reservations, buckets and storms.
 func Scopes(s Subject) []string {
 	t := s.Target
 	out := []string{"global/" + t.Cluster, "playbook/" + s.Playbook, NodesScope(t.Cluster), RunsScope(t.Cluster), PodsScope(t), RemovedScope(t)}

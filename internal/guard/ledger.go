@@ -49,8 +49,8 @@ type Query struct {
 	// StormSince and StormLimit bound Ledger.NewRuns.
 	StormSince time.Time
 	StormLimit int
-	// Scopes are locked in sorted order before the ledger is read; storms and
-	// buckets belong to a scope.
+	// Scopes are locked before the ledger is read; storms and buckets belong to a
+	// scope.
 	Scopes []string
 }
 

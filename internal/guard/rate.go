@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"math"
 	"time"
 )
 
@@ -8,6 +9,17 @@ import (
 type bucketOf struct {
 	scope, what string
 	rate        Rate
+}
+
+// Fills is how long an empty bucket of the rate takes to be full: 0 for no limit.
+func (r Rate) Fills() time.Duration {
+	if r.Burst < 1 || r.Every <= 0 {
+		return 0
+	}
+	if most := math.MaxInt64 / int64(r.Every); int64(r.Burst) > most {
+		return math.MaxInt64
+	}
+	return time.Duration(r.Burst) * r.Every
 }
 
 func buckets(s Subject) []bucketOf {

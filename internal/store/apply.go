@@ -33,10 +33,10 @@ func (s *Store) Apply(ctx context.Context, tr Transition) (Run, error) {
 }
 
 // Admit decides about a run while nobody else can decide in the same scopes: it
-// checks the fence, locks the scopes' rows in sorted order, reads the ledger,
-// asks decide, and applies its transition in the same transaction. decide must
-// be pure but for what it returns: it may be asked more than once, and its error
-// undoes everything. Errors are those of Apply.
+// checks the fence, locks the scopes, reads the ledger, asks decide, and applies
+// its transition in the same transaction. decide must be pure but for what it
+// returns: it may be asked more than once, and its error undoes everything. Errors
+// are those of Apply.
 func (s *Store) Admit(ctx context.Context, q guard.Query, f Fence, decide func(guard.Ledger) (Transition, error)) (Run, error) {
 	var out Run
 	err := s.inTx(ctx, "admit", func(t *txn) error {
@@ -67,20 +67,14 @@ func (s *Store) Admit(ctx context.Context, q guard.Query, f Fence, decide func(g
 	return out, nil
 }
 
-// lockScopes locks the rows that stand for what admission counts in, sorted, so
-// that two admissions never wait for each other in a ring.
+// lockScopes locks the names that stand for what admission counts in, until the
+// transaction ends.
 func (t *txn) lockScopes(ctx context.Context, scopes []string) error {
-	if t.s.dialect.forUpdate == "" {
+	if t.s.dialect.lockNames == "" || len(scopes) == 0 {
 		return nil // the one writer of SQLite holds everything
 	}
-	scopes = slices.Compact(slices.Sorted(slices.Values(scopes)))
-	for _, scope := range scopes {
-		if err := t.exec(ctx, "INSERT INTO guard_scopes (scope) VALUES ($1) ON CONFLICT (scope) DO NOTHING", scope); err != nil {
-			return fmt.Errorf("make scope %s: %w", scope, err)
-		}
-		if _, err := exists(ctx, t, "SELECT 1 FROM guard_scopes WHERE scope = $1"+t.s.dialect.forUpdate, scope); err != nil {
-			return fmt.Errorf("lock scope %s: %w", scope, err)
-		}
+	if err := t.exec(ctx, t.s.dialect.lockNames, scopes); err != nil {
+		return fmt.Errorf("lock the scopes of the guards: %w", err)
 	}
 	return t.tick(ctx)
 }

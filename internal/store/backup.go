@@ -97,7 +97,7 @@ var backupTables = []table{
 
 // leftOut are the tables that mean something to a running service only, or that
 // follow from the others.
-var leftOut = []string{"clock", "leases", "guard_scopes", "journal_blocks"}
+var leftOut = []string{"clock", "leases", "journal_blocks"}
 
 // BackupOptions are what a backup says of itself.
 type BackupOptions struct {

@@ -33,6 +33,11 @@ type dialect struct {
 	forUpdate string
 	// skipLocked does so for rows that nobody else has locked.
 	skipLocked string
+	// lockNames locks the names in an array until the transaction ends, in the one
+	// order, so that two transactions never wait for each other in a ring. Two names
+	// of one hash only wait more than they must. The lock is the database's, so the
+	// schema is part of it.
+	lockNames string
 	// now is the expression of the database's clock, taken anew wherever it stands;
 	// "" takes the process's wallClock.
 	now string
@@ -66,10 +71,12 @@ var sqliteDialect = dialect{
 }
 
 var postgresDialect = dialect{
-	name:          "postgres",
-	goose:         goose.DialectPostgres,
-	forUpdate:     " FOR UPDATE",
-	skipLocked:    " FOR UPDATE SKIP LOCKED",
+	name:       "postgres",
+	goose:      goose.DialectPostgres,
+	forUpdate:  " FOR UPDATE",
+	skipLocked: " FOR UPDATE SKIP LOCKED",
+	lockNames: `SELECT pg_advisory_xact_lock(key) FROM (
+		SELECT DISTINCT hashtextextended(current_schema() || '/' || name, 1634497905) AS key FROM unnest($1::text[]) AS names (name) ORDER BY key) AS keys`,
 	now:           "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
 	inOrder:       "set_config('enable_bitmapscan', 'off', true)",
 	arrays:        true,

@@ -16,8 +16,9 @@ import (
 // ever.
 type Retention struct {
 	// Runs is for runs with their steps and approvals, episodes with their
-	// candidates, signals, undelivered messages and unused playbook snapshots. It
-	// must not be shorter than the longest cooldown and window of attempts.
+	// candidates, signals, undelivered messages, unused playbook snapshots and token
+	// buckets. It must not be shorter than the longest cooldown and window of
+	// attempts, nor than any bucket takes to fill.
 	Runs time.Duration
 	// Journal is for the remediation log.
 	Journal time.Duration
@@ -73,7 +74,7 @@ func (p *pruner) pass(ctx context.Context, r Retention) error {
 	if r.Runs > 0 {
 		cutoff := now.Add(-max(r.Runs, 2*p.s.flapDwell)) // what may be reopened stays
 		for _, stage := range []func(context.Context, int64) (int64, error){
-			p.candidates, p.signals, p.orphans, p.episodes, p.runs, p.messages, p.snapshots,
+			p.candidates, p.signals, p.orphans, p.episodes, p.runs, p.messages, p.snapshots, p.buckets,
 		} {
 			if err := p.repeat(ctx, func(ctx context.Context) (int64, error) { return stage(ctx, micros(cutoff)) }); err != nil {
 				return err
@@ -283,6 +284,16 @@ func (p *pruner) snapshots(ctx context.Context, cutoff int64) (int64, error) {
 		return 0, fmt.Errorf("look for unused playbooks: %w", err)
 	}
 	return p.byKey(ctx, "playbooks", "hash", unusedSnapshot, ids, cutoff)
+}
+
+// buckets removes those that have long been full: one that is not there is full.
+func (p *pruner) buckets(ctx context.Context, cutoff int64) (int64, error) {
+	const old = "at < $1"
+	scopes, err := p.oldest(ctx, fmt.Sprintf("SELECT scope FROM guard_buckets WHERE %s LIMIT %d", old, pruneBatch), cutoff)
+	if err != nil {
+		return 0, fmt.Errorf("look for old token buckets: %w", err)
+	}
+	return p.byKey(ctx, "guard_buckets", "scope", old, scopes, cutoff)
 }
 
 // KeepPlaybooks says that these snapshots are loaded, and returns how many of

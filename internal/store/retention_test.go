@@ -110,6 +110,28 @@ func TestRetentionKeepsWhatALiveRunNeeds(t *testing.T) {
 	})
 }
 
+// A token bucket that has long been full is the same as none.
+func TestRetentionRemovesFullBuckets(t *testing.T) {
+	contract(t, func(t *testing.T, f *fixture) {
+		draw := func(pb, target string) {
+			run := f.claim(t, f.newRun(t, pb, deployment(target)), "w")
+			tr := intent(run, f.time(t))
+			tr.Buckets = []guard.Bucket{{Scope: "rate/c1", Tokens: 3, At: f.time(t)}, {Scope: "rate/c1/playbook/" + pb, Tokens: 1, At: f.time(t)}}
+			f.apply(t, tr)
+		}
+		draw("a", "web")
+		f.pass(t, 6*day)
+		require.Empty(t, f.prune(t, week))
+		draw("b", "db")
+		f.pass(t, 2*day)
+		require.Equal(t, store.Pruned{"guard_buckets": 1}, f.prune(t, week), "that of playbook a: the cluster's was drawn from since")
+		l, err := f.Ledger(tctx, guard.Query{Scopes: []string{"rate/c1", "rate/c1/playbook/a", "rate/c1/playbook/b"}})
+		require.NoError(t, err)
+		require.Equal(t, []float64{3, 1}, []float64{l.Buckets[0].Tokens, l.Buckets[1].Tokens})
+		require.Len(t, l.Buckets, 2)
+	})
+}
+
 func (f *fixture) appendMany(t *testing.T, n int) {
 	t.Helper()
 	var entries []journal.Entry
