@@ -206,9 +206,10 @@ func (e *Engine) TriggerResync() {
 
 // Run works until ctx ends, then finishes the transitions that are in flight
 // and gives the leases back. The first reading of the sources comes before the
-// first run, so that no decision rests on what was true before a restart.
+// first run, so that no decision rests on what was true before a restart; where
+// it takes long, guards hold what it would tell about until it is there.
 func (e *Engine) Run(ctx context.Context) error {
-	e.resyncAll(ctx)
+	e.firstResync(ctx)
 	slots := make(chan struct{}, e.Workers)
 	freed := make(chan struct{}, 1)
 	var workers sync.WaitGroup

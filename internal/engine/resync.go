@@ -16,17 +16,36 @@ import (
 // resyncLoop reads every source now and then: Alertmanager marks alerts that it
 // truncated as notified, drops resolutions of silenced ones and tells nothing of
 // a resolve and re-fire within one group_interval.
+//
+// It rests for at least as long as a reading took: an Alertmanager that is slow
+// because it has very many alerts must not be kept busy with listing them.
 func (e *Engine) resyncLoop(ctx context.Context) error {
-	tick := time.NewTicker(e.Resync)
-	defer tick.Stop()
+	rest := time.NewTimer(e.Resync)
+	defer rest.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-rest.C:
 		case <-e.resync:
 		}
+		began := time.Now()
 		e.resyncAll(ctx)
+		rest.Reset(max(e.Resync, time.Since(began)))
+	}
+}
+
+// firstReading is how long the work that was left by a process before waits for
+// the sources.
+const firstReading = 5 * time.Second
+
+// firstResync reads every source, and leaves to the loop what takes too long.
+func (e *Engine) firstResync(ctx context.Context) {
+	soon, cancel := context.WithTimeout(ctx, firstReading)
+	defer cancel()
+	e.resyncAll(soon)
+	if soon.Err() != nil {
+		e.TriggerResync()
 	}
 }
 

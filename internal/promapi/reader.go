@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"time"
 
@@ -37,6 +38,11 @@ type Config struct {
 	Receivers []string
 	// Timeout of one request; default 5 s.
 	Timeout time.Duration
+	// ListTimeout is that of a Snapshot, for which nobody waits: an Alertmanager
+	// that is busy with ten thousand alerts may need longer to list them all than a
+	// decision should wait for one of them. Default 30 s; when one has answered the
+	// others have Timeout left.
+	ListTimeout time.Duration
 	// Clock; nil: time.Now.
 	Clock func() time.Time
 	// OwnSilence tells silences that this service made: they suppress nothing
@@ -62,6 +68,9 @@ type Reader struct {
 func New(cfg Config) (*Reader, error) {
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = 5 * time.Second
+	}
+	if cfg.ListTimeout <= 0 {
+		cfg.ListTimeout = 30 * time.Second
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
@@ -132,9 +141,21 @@ func (cfg Config) prometheus(e Endpoint) (*prometheus, error) {
 // replica that answers is enough, for the absence of an alert means nothing
 // here. Alerts that a webhook with them would have rejected are left out.
 func (r *Reader) Snapshot(ctx context.Context) ([]alert.Alert, error) {
-	ctx, cancel := context.WithTimeout(ctx, r.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.ListTimeout)
 	defer cancel()
-	replies := each(r.alertmanagers, func(am *alertmanager) ([]activeAlert, error) { return am.active(ctx, r.cfg.Receivers) })
+	// One that says nothing must not cost all of the time when another has answered.
+	var once sync.Once
+	var enough *time.Timer
+	replies := each(r.alertmanagers, func(am *alertmanager) ([]activeAlert, error) {
+		items, err := am.active(ctx, r.cfg.Receivers)
+		if err == nil {
+			once.Do(func() { enough = time.AfterFunc(r.cfg.Timeout, cancel) })
+		}
+		return items, err
+	})
+	if enough != nil {
+		enough.Stop()
+	}
 	answered, err := split(replies)
 	if len(answered) == 0 {
 		return nil, fmt.Errorf("no Alertmanager of source %q answers: %w", r.cfg.Source, err)

@@ -56,6 +56,44 @@ func TestSnapshot(t *testing.T) {
 	require.EqualError(t, err, `no Alertmanager of source "main" answers: alertmanager `+down.URL+`: /api/v2/alerts answered 502 Bad Gateway`)
 }
 
+// Listing all alerts may take longer than a decision waits for the state of one.
+func TestASnapshotHasMoreTimeThanADecision(t *testing.T) {
+	t.Parallel()
+	asked, release := make(chan struct{}, 2), make(chan struct{})
+	slow := serve(t, amPath, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- struct{}{}
+		select {
+		case <-release:
+			writeJSON(w, []doc{held(named("Slow"))})
+		case <-r.Context().Done():
+		}
+	}))
+	w := reader(t, []*server{slow}, nil, func(c *promapi.Config) { c.Timeout, c.ListTimeout = 50*time.Millisecond, time.Minute })
+	var all []alert.Alert
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		all, err = w.Snapshot(t.Context())
+		done <- err
+	}()
+	<-asked
+	require.Equal(t, guard.AlertUnknown, w.State(t.Context(), named("Slow"), start).State, "begun later, given up")
+	close(release)
+	require.NoError(t, <-done)
+	require.Len(t, all, 1)
+}
+
+// When one has answered, a silent one is not waited for as long as it could be.
+func TestASnapshotDoesNotWaitForASilentReplica(t *testing.T) {
+	t.Parallel()
+	quick := serve(t, amPath, []doc{held(named("Quick"))})
+	silent := serve(t, amPath, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	w := reader(t, []*server{silent, quick}, nil, func(c *promapi.Config) { c.Timeout, c.ListTimeout = 50*time.Millisecond, time.Hour })
+	all, err := w.Snapshot(t.Context())
+	require.NoError(t, err)
+	require.Len(t, all, 1)
+}
+
 func TestWatchdog(t *testing.T) {
 	t.Parallel()
 	am := serve(t, amPath, []doc{held(named("Watchdog"), with("updatedAt", start.Add(3*time.Second)))})
