@@ -58,12 +58,16 @@ LONG = TestBackupAndRestoreHoldAFewRows|TestBackupsUnderLoadAreConsistent|TestCr
 
 # The kills run under the race detector in their long form; what else is long runs
 # without it, and with it in `make race`: a storm of 10,000 alerts ten times slower
-# is another storm, and the deaths at every point are one after another.
+# is another storm, and the deaths at every point are one after another. The storms
+# run alone: beside the deaths Alertmanager does not get to answer them.
+LONGTEST = ALERTMEDIC_SOAK=1 $(TESTENV) -postgres -- $(GO) test -count 1 -timeout 90m -run '^($(LONG))$$'
+
 soak: ## the long forms, an hour and more: fuzzing, 200 kills on each database with their accounting, storms, leaks, a death at every point
 	$(MAKE) fuzz
 	ALERTMEDIC_SOAK=1 ALERTMEDIC_SOAK_REPORT=$(CURDIR)/soak-report.txt $(TESTENV) -postgres -- \
 	  $(GO) test -race -v -count 1 -timeout 90m -parallel 1 -run TestKill ./internal/durability
-	ALERTMEDIC_SOAK=1 $(TESTENV) -postgres -- $(GO) test -count 1 -p 2 -timeout 90m -run '^($(LONG))$$' ./internal/...
+	$(LONGTEST) ./internal/app
+	$(LONGTEST) -p 2 $$($(GO) list ./internal/... | grep -v /internal/app$$)
 
 cluster-up: ## leave a control plane running and print its kubeconfig and addresses
 	$(GO) run ./hack/clusterctl up -monitoring -rules '$(CURDIR)/rules/*.yaml' -webhook http://127.0.0.1:9095/api/v1/webhook

@@ -141,6 +141,7 @@ safety:
   maxConcurrentRunsPerPlaybook: 3
   maxConcurrentRunsPerNamespace: 4
   rate: {global: {burst: 8, every: 5s}, perPlaybook: {burst: 6, every: 6s}, perNamespace: {burst: 6, every: 8s}}
+  cooldown: {afterSuccess: 6h, afterFailure: 6h} # or a workload would be due again before a slow machine is through with all of them
   storm: {maxRuns: %d, window: %s, cooldown: %s}`, size.stormRuns, size.stormWindow, size.stormCalm)}, fmt.Sprintf(manyAlertsPlaybook, "front")+"---\n"+fmt.Sprintf(manyAlertsPlaybook, "back"))
 	namespaces := []string{s.ns, cluster.Namespace(t), cluster.Namespace(t)}
 	for i := range size.workloads {
