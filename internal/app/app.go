@@ -260,7 +260,7 @@ func endpoints(in []config.Endpoint) []promapi.Endpoint {
 
 // start makes the parts that rest on the others.
 func (a *app) start(ctx context.Context, pace Pace) error {
-	if err := a.snapshotPlaybooks(ctx, a.playbooks.Current()); err != nil {
+	if err := unlessDamaged(a.snapshotPlaybooks(ctx, a.playbooks.Current())); err != nil {
 		return err
 	}
 	sources := map[string]engine.Source{}
@@ -298,8 +298,18 @@ func (a *app) start(ctx context.Context, pace Pace) error {
 			return fmt.Errorf("register the metrics of the process: %w", err)
 		}
 	}
-	return a.journal(ctx, journal.Entry{Kind: journal.ServiceStarted, Actor: a.owner, Cluster: c.Cluster,
-		Message: fmt.Sprintf("version %s, %d playbooks, %s", cmp.Or(a.version, "dev"), a.playbooks.Current().Len(), a.store.Dialect())})
+	return unlessDamaged(a.journal(ctx, journal.Entry{Kind: journal.ServiceStarted, Actor: a.owner, Cluster: c.Cluster,
+		Message: fmt.Sprintf("version %s, %d playbooks, %s", cmp.Or(a.version, "dev"), a.playbooks.Current().Len(), a.store.Dialect())}))
+}
+
+// unlessDamaged passes over what could not be written because the database was
+// found damaged: the check beside the start may be quicker than the start, and the
+// process stays to say so, as it does when the check is slower.
+func unlessDamaged(err error) error {
+	if errors.Is(err, store.ErrCorrupt) {
+		return nil // the store has told of the damage, and whenSound begins nothing
+	}
+	return err
 }
 
 func (a *app) journal(ctx context.Context, en journal.Entry) error {

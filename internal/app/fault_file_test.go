@@ -2,7 +2,9 @@ package app
 
 import (
 	"bytes"
+	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -15,15 +17,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/alertmedic/alertmedic/internal/alert"
+	"github.com/alertmedic/alertmedic/internal/config"
 	"github.com/alertmedic/alertmedic/internal/store"
 )
 
-// A large database that turns out to be damaged, after the service has begun to
-// listen: nothing that waits in it was begun, readiness says why, and it stays
-// there to say it. The next start refuses.
-func TestNothingIsBegunInADamagedDatabase(t *testing.T) {
-	t.Parallel()
-	cfg := bare(t, t.TempDir(), fmt.Sprintf(crashPlaybook, "Auto"))
+// damaged makes a large database in which an alert waits, with a page that is
+// none.
+func damaged(t *testing.T, cfg *config.Config) {
+	t.Helper()
 	s, err := store.Open(t.Context(), store.Options{DSN: cfg.Store.DSN})
 	require.NoError(t, err)
 	labels := map[string]string{"alertname": "KubePodCrashLooping", "namespace": "shop", "pod": "web-1"}
@@ -41,7 +42,15 @@ func TestNothingIsBegunInADamagedDatabase(t *testing.T) {
 	_, err = f.WriteAt(bytes.Repeat([]byte{0xee}, 4096), 8000*4096)
 	require.NoError(t, err)
 	require.NoError(t, f.Close())
+}
 
+// A large database that turns out to be damaged, after the service has begun to
+// listen: nothing that waits in it was begun, readiness says why, and it stays
+// there to say it. The next start refuses.
+func TestNothingIsBegunInADamagedDatabase(t *testing.T) {
+	t.Parallel()
+	cfg := bare(t, t.TempDir(), fmt.Sprintf(crashPlaybook, "Auto"))
+	damaged(t, cfg)
 	log := &lines{}
 	url, stop := serveBare(t, cfg, away, slog.NewTextHandler(log, nil))
 	const says = "the database file is damaged"
@@ -68,4 +77,15 @@ func TestNothingIsBegunInADamagedDatabase(t *testing.T) {
 	err = Run(t.Context(), Options{Config: cfg, Logger: slog.New(slog.DiscardHandler), Kubernetes: away})
 	require.ErrorIs(t, err, store.ErrCorrupt)
 	require.ErrorContains(t, err, "alertmedic restore --force")
+}
+
+// The check may be quicker than the start: that ends as when it is slower.
+func TestADamageThatIsFoundAtOnceEndsNoStart(t *testing.T) {
+	t.Parallel()
+	cfg := bare(t, t.TempDir(), fmt.Sprintf(crashPlaybook, "Auto"))
+	damaged(t, cfg)
+	a := openParts(t, cfg)
+	require.ErrorIs(t, a.store.Sound(t.Context()), store.ErrCorrupt)
+	require.NoError(t, a.start(t.Context(), Pace{}))
+	require.NoError(t, a.whenSound(t.Context(), func(context.Context) error { return errors.New("begun") }))
 }
