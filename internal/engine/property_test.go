@@ -36,9 +36,16 @@ type weather struct {
 	without []guard.Guard // what is left of the guards, nil for all
 }
 
-// stormyExpiry is limits.expireAfter, for what has changed nothing yet and for what
-// is held after its last change: the end of a play is longer than both together.
-const stormyExpiry = 8 * time.Minute
+const (
+	// stormyExpiry is limits.expireAfter, for what has changed nothing yet and for
+	// what is held after its last change.
+	stormyExpiry = 8 * time.Minute
+	// stormyEnd is longer than any run of a play may take: it is held before each of
+	// its two remedies and before the revert of the second, each time for less than
+	// stormyExpiry, and each verification of two minutes is extended once, by five.
+	// The rest is for retries.
+	stormyEnd = 3*stormyExpiry + 2*(2+5)*time.Minute + 12*time.Minute
+)
 
 const stormyPlaybooks = `apiVersion: alertmedic.io/v1alpha1
 kind: Playbook
@@ -232,7 +239,7 @@ func (w *weather) play(alerts int) {
 		w.pass(time.Duration(5*w.r.IntN(4)) * time.Second)
 	}
 	w.errs = nil
-	for range 40 {
+	for range stormyEnd / (30 * time.Second) {
 		w.pass(30 * time.Second)
 		if !slices.ContainsFunc(w.runs(), func(r store.Run) bool { return r.Phase != store.Done }) {
 			break
@@ -315,15 +322,13 @@ func (w *weather) broken() []string {
 			say("attempts: %d on %s", attempts+1, r.Target)
 		}
 	}
-	_, err := w.store.Seal(w.t.Context(), "w")
-	require.NoError(w.t, err)
-	entries, _, err := w.store.Log(w.t.Context(), store.LogFilter{}, store.Page{Limit: 100_000})
-	require.NoError(w.t, err)
-	for _, en := range entries {
+	w.seal()
+	require.NoError(w.t, w.store.LogIter(w.t.Context(), store.LogFilter{}, func(en journal.Entry) error {
 		if en.Kind == journal.GuardDecided && en.Outcome != string(guard.Admit) && (en.Reason == "" || en.Message == "") {
 			say("reason: %+v", en)
 		}
-	}
+		return nil
+	}))
 	return out
 }
 

@@ -329,16 +329,22 @@ func (w *world) onlyRun() store.Run {
 	return runs[0]
 }
 
-// log returns the journal as lines of kind, outcome and reason.
-func (w *world) log() []string {
+// seal seals all that waits for it.
+func (w *world) seal() {
 	w.t.Helper()
 	for {
 		n, err := w.store.Seal(w.t.Context(), "sealer")
 		require.NoError(w.t, err)
 		if n == 0 {
-			break
+			return
 		}
 	}
+}
+
+// log returns the journal as lines of kind, outcome and reason.
+func (w *world) log() []string {
+	w.t.Helper()
+	w.seal()
 	var out []string
 	require.NoError(w.t, w.store.LogIter(w.t.Context(), store.LogFilter{}, func(en journal.Entry) error {
 		line := string(en.Kind)
