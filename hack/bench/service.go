@@ -204,6 +204,7 @@ safety:
   humanActivity: {enabled: false}
   pods: {maxUnavailable: 1000, maxUnavailablePercent: 100}
   velocity: {maxNodesPerPool: 1000}
+  nodes: {maxUnhealthy: 1000, maxUnhealthyPercent: 100}
 `, address, s.monitoring, s.monitoring, s.dsn, books, kubeconfig, qps, 2*qps, expire), 0o600); err != nil {
 		return nil, err
 	}

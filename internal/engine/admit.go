@@ -301,17 +301,16 @@ func (w *work) decided(d guard.Decision, all []guard.Decision, sub guard.Subject
 		if d.Reason == guard.ReasonCooldown {
 			wait = store.WaitCooldown
 		}
-		w.run.DueAt, w.run.Wait, w.run.Reason = d.RetryAt, wait, string(d.Reason)
-		if end := w.heldUntil(); end.After(w.now) && w.run.DueAt.After(end) {
-			w.run.DueAt = end // end as expired on time, not late
-		}
+		back := w.putBack(s)
+		// Ended on time, not late. The time may be over by now, since the guards were
+		// asked after it was looked at: then the next look is at once, and ends it.
+		w.run.DueAt, w.run.Wait, w.run.Reason = minTime(d.RetryAt, w.stepHeldUntil(w.steps[s.Step])), wait, string(d.Reason)
 		if len(entries) > 0 {
 			en := w.entry(journal.RunWaiting)
 			en.Reason, en.Message = string(d.Reason), d.Message
 			en.Data = encode(map[string]any{"wait": wait, "dueAt": w.run.DueAt})
 			entries = append(entries, en)
 		}
-		back := w.putBack(s)
 		t := w.transition(entries...)
 		t.Steps, t.Release = back, true
 		return t

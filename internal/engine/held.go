@@ -30,6 +30,20 @@ func (w *work) heldUntil() time.Time {
 	return w.run.ExpiresAt
 }
 
+// stepHeldUntil is until when a guard may hold a step: one that has begun as long as
+// it may take, any other as long as its run may be held. It is the time after which
+// step ends it, so that no run is looked at again and again.
+func (w *work) stepHeldUntil(s store.Step) time.Time {
+	if s.StartedAt.IsZero() {
+		return w.heldUntil()
+	}
+	ends := s.StartedAt.Add(w.stepTimeoutOf(s))
+	if s.Status == store.StepPlanned {
+		return minTime(ends, w.heldUntil())
+	}
+	return ends
+}
+
 // heldTooLong says that the time is over, and what was in the way.
 func (w *work) heldTooLong() string {
 	why := "limits.expireAfter was over before the run could act"
