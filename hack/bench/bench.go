@@ -36,6 +36,11 @@ type bench struct {
 }
 
 func newBench(rounds int, profiles string) (*bench, error) {
+	if profiles != "" {
+		if err := os.MkdirAll(profiles, 0o755); err != nil { //nolint:gosec // profiles are no secret
+			return nil, err
+		}
+	}
 	dir, err := os.MkdirTemp("", "alertmedic-bench-")
 	if err != nil {
 		return nil, err
