@@ -46,6 +46,7 @@ func newBench(rounds int, profiles string) (*bench, error) {
 		return nil, err
 	}
 	b := &bench{rounds: max(1, rounds), profiles: profiles, began: time.Now(), dir: dir}
+	b.report.Command = "make bench"
 	b.report.Machine = thisMachine(dir)
 	return b, nil
 }

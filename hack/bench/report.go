@@ -161,7 +161,7 @@ func number(v float64) string {
 func (r report) markdown(w io.Writer) {
 	m := r.Machine
 	fmt.Fprintf(w, "Measured with `%s` in %d s on %s: %d × %s, %s of memory, %s, %s, %s, PostgreSQL %s, files on %s; load before the start %s.\n",
-		cmp.Or(r.Command, "make bench"), r.Seconds, m.Date.Format("2006-01-02 15:04 UTC"), m.Cores, cmp.Or(m.CPU, "unknown CPU"), m.Memory, m.OS, m.Go,
+		r.Command, r.Seconds, m.Date.Format("2006-01-02 15:04 UTC"), m.Cores, cmp.Or(m.CPU, "unknown CPU"), m.Memory, m.OS, m.Go,
 		m.SQLite, cmp.Or(m.PostgreSQL, "not run"), m.FileSystem, m.Load)
 	last := ""
 	for _, row := range r.Rows {
